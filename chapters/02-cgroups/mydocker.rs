@@ -1,0 +1,14 @@
+//! mydocker at the end of chapter 02: the process may use only so much.
+
+use mydocker::cli::{self, Command};
+use mydocker::plan::Room;
+use mydocker::{cgroup::Cgroup, namespaces::Namespaces, process::Process};
+use std::process::ExitCode;
+
+const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup];
+
+const COMMANDS: &[Command] = &[cli::RUN];
+
+fn main() -> ExitCode {
+    cli::main(ROOMS, COMMANDS)
+}

@@ -1,0 +1,130 @@
+//! Words in, words out: the command line, and the only room that prints. Every error is printed here, once, as one
+//! line, with the exit status that docker's scripts expect.
+
+mod doctor;
+mod run;
+mod watch;
+
+pub use doctor::DOCTOR;
+pub use run::RUN;
+
+use crate::plan::{Dirs, Failpoint, Failure, Room};
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A word after `mydocker`, and what it does.
+#[derive(Clone, Copy)]
+pub struct Command {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Its flags.
+    pub flags: fn(clap::Command, &[&dyn Room]) -> clap::Command,
+    /// Does it: the exit status.
+    pub act: fn(&Context<'_>, &ArgMatches) -> Result<u8>,
+}
+
+/// What every command is given.
+pub struct Context<'a> {
+    pub rooms: &'a [&'a dyn Room],
+    pub dirs: Dirs,
+    pub failpoint: Option<Failpoint>,
+}
+
+/// The engine could not do it (docker's own exit status).
+const ENGINE_FAILED: u8 = 125;
+
+/// Parses, dispatches, prints the error.
+pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
+    let said = match parser(rooms, commands).try_get_matches() {
+        Ok(said) => said,
+        Err(error) => return misunderstood(&error),
+    };
+    log_to_stderr(said.get_flag("debug"));
+    let Some((name, words)) = said.subcommand() else { return ExitCode::from(ENGINE_FAILED) };
+    let Some(command) = commands.iter().find(|command| command.name == name) else {
+        return ExitCode::from(ENGINE_FAILED);
+    };
+    let root =
+        said.get_one::<PathBuf>("root").cloned().or_else(|| std::env::var_os("MYDOCKER_ROOT").map(PathBuf::from));
+    let failpoint = std::env::var("MYDOCKER_FAILPOINT").ok().and_then(|text| Failpoint::parse(&text));
+    let result = match root.map(std::path::absolute).transpose() {
+        Ok(root) => (command.act)(&Context { rooms, dirs: Dirs::new(root.as_deref()), failpoint }, words),
+        Err(error) => Err(anyhow::anyhow!("--root: {error}")),
+    };
+    ExitCode::from(result.unwrap_or_else(|error| failed(&error)))
+}
+
+fn parser(rooms: &[&dyn Room], commands: &[Command]) -> clap::Command {
+    let mut parser = clap::Command::new("mydocker")
+        .about("A container engine that can be read: every container is a plan")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .args([
+            Arg::new("root")
+                .long("root")
+                .value_name("DIR")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Where images and containers lie (or MYDOCKER_ROOT) [default: /var/lib/mydocker]"),
+            Arg::new("debug").long("debug").action(ArgAction::SetTrue).help("Log every step (or RUST_LOG=debug)"),
+        ]);
+    for command in commands {
+        let words = clap::Command::new(command.name).about(command.about);
+        parser = parser.subcommand((command.flags)(words, rooms));
+    }
+    parser
+}
+
+fn log_to_stderr(debug: bool) {
+    let level = if debug { "debug" } else { "warn" };
+    let env = env_logger::Env::default().default_filter_or(level);
+    let format = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
+        use std::io::Write;
+        let level = record.level().as_str().to_ascii_lowercase();
+        writeln!(out, "mydocker: {level}: {}", record.args())
+    };
+    // A second logger would be a programming error, and no reason to stop.
+    let _ = env_logger::Builder::from_env(env).format(format).try_init();
+}
+
+/// What the user typed makes no sense, or asks for help.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // A closed pipe (`mydocker --help | head -1`) is no error of ours.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let text = error.render().to_string();
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            eprintln!("mydocker: {}", line.trim_end_matches(':'));
+            eprintln!(
+                "hint: mydocker {} --help",
+                std::env::args().nth(1).filter(|word| word == "run").unwrap_or_default()
+            );
+            ExitCode::from(ENGINE_FAILED)
+        }
+    }
+}
+
+/// Prints why it could not be done: the exit status.
+fn failed(error: &anyhow::Error) -> u8 {
+    use std::io::Write;
+    let (line, status) = match error.downcast_ref::<Failure>() {
+        Some(failure) if failure.call == "execve" => {
+            let line = failure.hint.clone().unwrap_or_else(|| failure.to_string());
+            (line, crate::process::exit_status(failure.errno))
+        }
+        Some(Failure { hint: Some(hint), step, call, errno, .. }) => {
+            (format!("{hint} (step {step}: {call}: {errno:?})"), ENGINE_FAILED)
+        }
+        _ => (format!("{error:#}"), ENGINE_FAILED),
+    };
+    // Nobody to tell, if stderr is closed: the exit status has to do.
+    let _ = writeln!(std::io::stderr(), "mydocker: {line}");
+    status
+}

@@ -1,0 +1,111 @@
+//! `mydocker run`.
+
+use super::watch::{Teller, Telling};
+use super::{Command, Context};
+use crate::engine::{self, Request};
+use crate::plan::{Name, Room, dry_run};
+use anyhow::{Result, bail};
+use clap::{Arg, ArgAction, ArgMatches};
+use std::io::Write;
+
+pub const RUN: Command = Command { name: "run", about: "Run a command in a new container", flags, act };
+
+fn flags(command: clap::Command, rooms: &[&dyn Room]) -> clap::Command {
+    let flag = |arg: Arg| arg.action(ArgAction::SetTrue);
+    let command = command
+        .override_usage("mydocker run [OPTIONS] [IMAGE] [COMMAND] [ARG...]")
+        .disable_help_flag(true)
+        .args([
+            Arg::new("help").long("help").action(ArgAction::Help).help("Print help"),
+            flag(Arg::new("rm").long("rm").help("Remove the container when it ends (as every container is, for now)")),
+            Arg::new("name").long("name").value_name("NAME").help("Name of the container, free again when it ends"),
+            Arg::new("explain")
+                .long("explain")
+                .value_name("text|json")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("text")
+                .value_parser(["text", "json"])
+                .help("Tell every step while it happens, with its reason and where to look"),
+            flag(Arg::new("dry-run").long("dry-run").help("Print the plan as shell commands; do nothing")),
+            flag(Arg::new("step").long("step").help("Wait for Enter before every step")),
+            rooms_arg("only").help("Only these rooms, for a demonstration of what each one does"),
+            rooms_arg("without").help("All rooms but these, for a demonstration"),
+        ])
+        .arg(
+            Arg::new("words")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .value_name("IMAGE|COMMAND")
+                .help("The image (default: busybox:latest), the command and its arguments"),
+        );
+    rooms.iter().fold(command, |command, room| room.flags(command))
+}
+
+fn rooms_arg(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("ROOM,…").value_delimiter(',').action(ArgAction::Append)
+}
+
+fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let rooms = chosen(context.rooms, said)?;
+    let name = said.get_one::<String>("name").map(|name| Name::parse(name)).transpose()?;
+    let words = said.get_many::<String>("words").into_iter().flatten().cloned().collect();
+    let dry = said.get_flag("dry-run");
+    let request = Request { rooms: &rooms, said, dirs: context.dirs.clone(), name, words, dry };
+    if dry {
+        let prepared = engine::prepare(request)?;
+        return print(&dry_run(&prepared.plan));
+    }
+    let telling = match (said.get_flag("step"), said.get_one::<String>("explain").map(String::as_str)) {
+        (true, _) => Telling::Steps,
+        (_, Some("json")) => Telling::Json,
+        (_, Some(_)) => Telling::Text,
+        _ => Telling::Nothing,
+    };
+    let ended = engine::run(request, &mut Teller::new(telling), context.failpoint.clone())?;
+    if let Some(obituary) = ended.obituary {
+        let _ = writeln!(std::io::stderr(), "mydocker: {obituary}");
+    }
+    Ok(ended.status)
+}
+
+/// Text for stdout; a full disk or a closed pipe is an error.
+fn print(text: &str) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(0),
+        Err(error) => bail!("cannot write to stdout: {error}"),
+    }
+}
+
+/// The rooms that are left after `--only` and `--without`; what is taken away is said loudly.
+fn chosen<'a>(rooms: &[&'a dyn Room], said: &ArgMatches) -> Result<Vec<&'a dyn Room>> {
+    let list = |flag: &str| -> Result<Option<Vec<String>>> {
+        let Some(names) = said.get_many::<String>(flag) else { return Ok(None) };
+        let names: Vec<_> = names.cloned().collect();
+        let known = |name: &String| rooms.iter().any(|room| room.name() == name);
+        match names.iter().find(|name| !known(name)) {
+            Some(unknown) => {
+                let rooms: Vec<_> = rooms.iter().map(|room| room.name()).collect();
+                bail!("--{flag}: no room `{}`; there are {}", unknown.escape_debug(), rooms.join(", "))
+            }
+            None => Ok(Some(names)),
+        }
+    };
+    let (only, without) = (list("only")?, list("without")?.unwrap_or_default());
+    let keeps = |name: &str| {
+        // Without a process there is nothing to demonstrate.
+        name == "process"
+            || only.as_ref().is_none_or(|only| only.iter().any(|kept| kept == name))
+                && !without.iter().any(|taken| taken == name)
+    };
+    if without.iter().any(|name| name == "process") {
+        bail!("--without: there would be no process to run");
+    }
+    let (kept, taken): (Vec<&dyn Room>, Vec<&dyn Room>) = rooms.iter().partition(|room| keeps(room.name()));
+    if !taken.is_empty() {
+        let taken: Vec<&str> = taken.iter().map(|room| room.name()).collect();
+        log::warn!("this is a demonstration, not a container: without {}", taken.join(", "));
+    }
+    Ok(kept)
+}

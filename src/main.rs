@@ -1,0 +1,16 @@
+//! The door: which rooms there are, which commands, and the exit status.
+
+use mydocker::cli::{self, Command};
+use mydocker::plan::Room;
+use mydocker::{cgroup::Cgroup, layers::Layers, namespaces::Namespaces, process::Process};
+use mydocker::{rootfs::Rootfs, security::Security};
+use std::process::ExitCode;
+
+/// Every capability, in the order of the chapters.
+const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Security];
+
+const COMMANDS: &[Command] = &[cli::RUN, cli::DOCTOR];
+
+fn main() -> ExitCode {
+    cli::main(ROOMS, COMMANDS)
+}

@@ -1,0 +1,233 @@
+//! Performs a plan: the host's steps, one `clone3`, and the child's steps up to `execve`.
+//!
+//! Everything of the child's side was laid out before the clone. Between clone and exec the child does not allocate,
+//! lock, log or read the environment; what fails goes up the channel as a step number and an errno, and the engine
+//! prints the step's own words. The channel closes by itself when `execve` succeeds: end of file is the good news.
+
+use super::{Plan, Stage, Step};
+use crate::sys::{self, Channel, Clone3, Cloned, Message};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Who looks on while a plan is performed: `--explain`, `--step`, or nobody.
+pub trait Watch {
+    /// The child waits for us before each step, so that telling and doing stay in order.
+    fn paced(&self) -> bool {
+        false
+    }
+    /// This step comes next.
+    fn before(&mut self, _step: &Step) {}
+    /// This step is done, or has failed. `child` is the process once there is one.
+    fn after(&mut self, _step: &Step, _child: Option<Pid>, _result: Result<(), Errno>) {}
+}
+
+/// A place where a test wants us to fail or to die (debug builds only).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failpoint {
+    /// A step's full name.
+    pub step: String,
+    pub fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The step answers EIO without being done.
+    Error,
+    /// The engine is killed (SIGKILL) when the step would be next.
+    Kill,
+}
+
+impl Failpoint {
+    /// `name:error` or `name:kill`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (step, fault) = text.rsplit_once(':')?;
+        let fault = match fault {
+            "error" => Fault::Error,
+            "kill" => Fault::Kill,
+            _ => return None,
+        };
+        Some(Self { step: step.to_string(), fault })
+    }
+
+    /// What is to happen at the step of this name; `None` in a release build, always.
+    pub fn at(point: Option<&Self>, step: &str) -> Option<Fault> {
+        if !cfg!(debug_assertions) {
+            return None;
+        }
+        point.filter(|point| point.step == step).map(|point| point.fault)
+    }
+
+    /// Dies here, if a test wants that.
+    pub fn strike(point: Option<&Self>, step: &str) {
+        if let Some(fault) = Self::at(point, step) {
+            strike(fault);
+        }
+    }
+}
+
+/// How a plan is to be performed.
+pub struct Options<'a> {
+    pub watch: &'a mut dyn Watch,
+    pub failpoint: Option<Failpoint>,
+}
+
+/// A child that has exec'ed the container's command.
+pub struct Launched {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// What a step handed up: the engine's end of the terminal.
+    pub handed_up: Option<OwnedFd>,
+}
+
+/// The step that could not be done, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {call}({args}): {}", errno.desc())]
+pub struct Failure {
+    pub step: String,
+    pub call: &'static str,
+    pub args: String,
+    pub errno: Errno,
+    pub detail: u64,
+    /// Which of the call's documented reasons holds here, or what to do next.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    fn of(step: &Step, errno: Errno, detail: u64) -> Self {
+        let hint = step.op.explain_failure(errno, detail);
+        Self { step: step.name.clone(), call: step.op.call, args: step.op.args.join(", "), errno, detail, hint }
+    }
+}
+
+/// Performs `plan`. On failure nothing runs any more, and the caller performs the undo list.
+pub fn launch(plan: &Plan, mut stage: Stage, options: Options<'_>) -> Result<Launched, Failure> {
+    let Options { watch, failpoint } = options;
+    let (host, rest) = plan.steps.split_at(plan.steps.partition_point(|step| step.phase < super::Phase::Clone));
+    let Some((clone, child)) = rest.split_first() else {
+        unreachable!("`Plan::draw` always adds the clone");
+    };
+    for step in host {
+        watch.before(step);
+        let result = match Failpoint::at(failpoint.as_ref(), &step.name) {
+            Some(fault) => Err(strike(fault)),
+            None => step.op.act(&mut stage),
+        };
+        watch.after(step, None, result);
+        result.map_err(|errno| Failure::of(step, errno, stage.detail))?;
+    }
+    watch.before(clone);
+    let fail = |errno| Failure::of(clone, errno, 0);
+    if let Some(fault) = Failpoint::at(failpoint.as_ref(), &clone.name) {
+        return Err(fail(strike(fault)));
+    }
+    let faults: Vec<_> = child.iter().map(|step| Failpoint::at(failpoint.as_ref(), &step.name)).collect();
+    let (here, there) = Channel::pair().map_err(fail)?;
+    let into = plan.into_cgroup.as_deref().map(open_folder).transpose().map_err(fail)?;
+    let request = Clone3 { flags: plan.namespaces, into_cgroup: into.as_ref().map(|fd| fd.as_fd()) };
+    match sys::clone3(&request).map_err(|errno| Failure::of(clone, errno, 0))? {
+        Cloned::Child => {
+            drop(here);
+            stage.channel = Some(there.as_raw_fd());
+            perform_in_child(child, &faults, stage, there, watch.paced())
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(there);
+            drop(stage);
+            watch.after(clone, Some(pid), Ok(()));
+            let handed_up = follow(child, &here, pid, watch).inspect_err(|_| {
+                // It has failed and is ending; nothing of it may be left when we report.
+                let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+                let _ = sys::wait_pidfd(&pidfd);
+            })?;
+            Ok(Launched { pid, pidfd, handed_up })
+        }
+    }
+}
+
+fn open_folder(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    use nix::fcntl::OFlag;
+    nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+}
+
+/// What a failpoint does on the engine's side.
+fn strike(fault: Fault) -> Errno {
+    if fault == Fault::Kill {
+        let _ = nix::sys::signal::raise(nix::sys::signal::SIGKILL);
+    }
+    Errno::EIO
+}
+
+/// In the report of a child: the engine is to kill itself here (a failpoint).
+const KILL_YOURSELF: i32 = i32::MAX;
+
+/// The child's side; it never returns.
+fn perform_in_child(steps: &[Step], faults: &[Option<Fault>], mut stage: Stage, channel: Channel, paced: bool) -> ! {
+    for (number, step) in steps.iter().enumerate() {
+        if paced && channel.wait().is_err() {
+            sys::exit_now(125);
+        }
+        let mut message = Message { step: number as u32, errno: 0, detail: 0 };
+        if faults[number] == Some(Fault::Kill) {
+            let _ = channel.send(Message { errno: KILL_YOURSELF, ..message }, None);
+            let _ = channel.wait();
+            sys::exit_now(125);
+        }
+        let result = match faults[number] {
+            Some(_) => Err(Errno::EIO),
+            None => step.op.act(&mut stage),
+        };
+        let handed_up = stage.hand_up.take();
+        message.errno = result.err().map_or(0, |errno| errno as i32);
+        message.detail = stage.detail;
+        if paced || handed_up.is_some() || message.errno != 0 {
+            let _ = channel.send(message, handed_up.as_ref().map(|fd| fd.as_fd()));
+        }
+        if message.errno != 0 {
+            sys::exit_now(125);
+        }
+    }
+    sys::exit_now(125)
+}
+
+/// The engine's side: hears of each step until the channel closes.
+fn follow(steps: &[Step], channel: &Channel, pid: Pid, watch: &mut dyn Watch) -> Result<Option<OwnedFd>, Failure> {
+    let mut handed_up = None;
+    let mut next = 0;
+    loop {
+        if let (true, Some(step)) = (watch.paced(), steps.get(next)) {
+            watch.before(step);
+            let _ = channel.go();
+        }
+        let Ok(Some((message, fd))) = channel.receive() else {
+            // Closed by exec, or by a child that something has killed; its exit status tells which.
+            if let (true, Some(step)) = (watch.paced(), steps.get(next)) {
+                watch.after(step, Some(pid), Ok(()));
+            }
+            return Ok(handed_up);
+        };
+        if message.errno == KILL_YOURSELF {
+            strike(Fault::Kill);
+        }
+        let step = &steps[(message.step as usize).min(steps.len() - 1)];
+        let result = if message.errno == 0 { Ok(()) } else { Err(Errno::from_raw(message.errno)) };
+        watch.after(step, Some(pid), result);
+        result.map_err(|errno| Failure::of(step, errno, message.detail))?;
+        handed_up = fd.or(handed_up);
+        next = message.step as usize + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failpoints_name_a_step_and_a_fault() {
+        let point = Failpoint::parse("cgroup.join.memory:kill").unwrap();
+        assert_eq!((point.step.as_str(), point.fault), ("cgroup.join.memory", Fault::Kill));
+        assert_eq!(Failpoint::at(Some(&point), "cgroup.join.pids"), None);
+        assert!(Failpoint::parse("cgroup.join").is_none());
+        assert!(Failpoint::parse("cgroup.join:maim").is_none());
+    }
+}

@@ -1,0 +1,122 @@
+//! The one idea: a container is a **plan**, an ordered list of steps that is plain data until `launch` performs it.
+//!
+//! Rooms add steps; nobody else touches the kernel for a container. A step knows its *phase* (and so its side: the
+//! engine before the clone, or the child after it), *what* it does, *why*, *where to look* and its *undo*.
+//!
+//! See a plan without performing it: `mydocker run --dry-run busybox true`.
+
+mod explain;
+mod journal;
+mod launch;
+mod op;
+mod spec;
+mod step;
+mod undo;
+
+pub use explain::{Narrator, dry_run, narrate_json};
+pub use journal::{Header, Journal, Leftover, boot_id, leftovers, start_time};
+pub use launch::{Failpoint, Failure, Fault, Launched, Options, Watch, launch};
+pub use op::{Op, c_string, mount_args, mount_words, quote};
+pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
+pub use step::{Phase, Stage, Step};
+pub use undo::Undo;
+
+use anyhow::Result;
+use nix::sched::CloneFlags;
+use std::path::PathBuf;
+
+/// A room of the house: one capability, one chapter. `main.rs` holds the list of them; nobody below knows it.
+pub trait Room: Sync {
+    /// The word that `--only` and `--without` take.
+    fn name(&self) -> &'static str;
+    /// What the user may say.
+    fn flags(&self, command: clap::Command) -> clap::Command {
+        command
+    }
+    /// What it means: fills in this room's part of the spec. Touches nothing.
+    fn spec(&self, _said: &clap::ArgMatches, _spec: &mut Spec) -> Result<()> {
+        Ok(())
+    }
+    /// How the kernel does it: adds this room's steps. Reads the machine, changes nothing, needs no root.
+    fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()>;
+    /// For the room that gives containers a root of their own: which image the words after `run` mean, and how many of
+    /// them are the command's (the last ones). With `dry` nothing is made or needed on disk.
+    fn image(&self, _dirs: &Dirs, _words: &[String], _dry: bool) -> Result<Option<(ImageConfig, usize)>> {
+        Ok(None)
+    }
+    /// What the kernel remembers of a container that has ended, before its traces are removed (an out-of-memory kill).
+    fn obituary(&self, _spec: &Spec) -> Option<String> {
+        None
+    }
+}
+
+/// How the kernel makes one container.
+pub struct Plan {
+    steps: Vec<Step>,
+    /// The namespaces that the clone makes, all in one `clone3`.
+    pub namespaces: CloneFlags,
+    /// The cgroup v2 directory that the child is born in.
+    pub into_cgroup: Option<PathBuf>,
+    room: &'static str,
+}
+
+impl Plan {
+    /// Asks every room for its steps and puts them into the order of their phases; within a phase the order in
+    /// which they were added stands.
+    pub fn draw(rooms: &[&dyn Room], spec: &Spec) -> Result<Plan> {
+        let mut plan =
+            Plan { steps: Vec::with_capacity(96), namespaces: CloneFlags::empty(), into_cgroup: None, room: "engine" };
+        for room in rooms {
+            plan.room = room.name();
+            room.plan(spec, &mut plan)?;
+        }
+        plan.room = "engine";
+        plan.add_clone();
+        Ok(plan)
+    }
+
+    /// The clone is a step like every other in what it tells; `launch` performs it itself.
+    fn add_clone(&mut self) {
+        let born = self.into_cgroup.as_ref().map(|path| format!("CLONE_INTO_CGROUP {}", path.display()));
+        let flags = if self.namespaces.is_empty() { "0".to_string() } else { format!("{:?}", self.namespaces) };
+        let words: Vec<_> = [
+            (CloneFlags::CLONE_NEWUTS, "--uts"),
+            (CloneFlags::CLONE_NEWPID, "--pid --fork"),
+            (CloneFlags::CLONE_NEWNS, "--mount"),
+            (CloneFlags::CLONE_NEWIPC, "--ipc"),
+            (CloneFlags::CLONE_NEWNET, "--net"),
+        ]
+        .into_iter()
+        .filter(|(flag, _)| self.namespaces.contains(*flag))
+        .map(|(_, word)| word)
+        .collect();
+        let shell = format!("unshare {} sh   # what follows is done in there", words.join(" "));
+        let op = Op::new("clone3", [flags].into_iter().chain(born), shell, |_| Ok(())).hint(|errno, _| {
+            use nix::errno::Errno;
+            match errno {
+                Errno::EPERM => Some("namespaces need CAP_SYS_ADMIN: run as root, or through sudo".to_string()),
+                Errno::ENOSPC => Some("a limit in /proc/sys/user/max_*_namespaces is reached".to_string()),
+                Errno::EAGAIN => Some("a limit of processes is reached (ulimit -u, pids.max)".to_string()),
+                Errno::ENOSYS => Some("clone3 needs Linux 5.3, and an outer container may forbid it".to_string()),
+                _ => None,
+            }
+        });
+        self.add(Phase::Clone, "clone", op)
+            .why("One call makes the child and all of its namespaces, so there is no moment when it has only some.")
+            .look("ls -l /proc/$PID/ns");
+    }
+
+    /// Adds a step; its full name is the room's and `name`, and must be the only one of that name in the plan.
+    pub fn add(&mut self, phase: Phase, name: impl AsRef<str>, op: Op) -> &mut Step {
+        let name = format!("{}.{}", self.room, name.as_ref());
+        debug_assert!(self.steps.iter().all(|step| step.name != name), "two steps named {name}");
+        let at = self.steps.partition_point(|step| step.phase <= phase);
+        self.steps.insert(at, Step::new(phase, name, op));
+        &mut self.steps[at]
+    }
+
+    /// The steps, in the order in which they are performed.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}

@@ -1,0 +1,100 @@
+//! A step: one kernel operation, and the five things that it knows about itself.
+
+use super::{Op, Undo};
+use std::borrow::Cow;
+use std::os::fd::OwnedFd;
+
+/// When a step is performed, in this order. Everything up to `Clone` is done by the engine on the host; everything
+/// after it by the child, on its way from a copy of the engine to the container's first process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The engine, first of all: the container's name and folder, which nobody else may have.
+    Claim,
+    /// The engine, before there is a child: folders, files, cgroups and their limits.
+    Host,
+    /// The one call that makes the child and its namespaces.
+    Clone,
+    /// The child takes its place: cgroups joined, the mount tree made private.
+    Enter,
+    /// The container's root is mounted, still beside the host's.
+    Root,
+    /// /proc, /sys, /dev and the user's mounts, inside that root.
+    Mounts,
+    /// Device nodes and the terminal.
+    Devices,
+    /// Host name, kernel parameters: what needs a writable /proc/sys.
+    Names,
+    /// Masked and read-only paths.
+    Seal,
+    /// The container's root becomes `/`; the host's is let go.
+    Pivot,
+    /// Session, stdio, working directory, resource limits.
+    Identity,
+    /// What not even root may have, from here on.
+    Bound,
+    /// Groups and user.
+    User,
+    /// What is left is given up for good.
+    Confine,
+    /// The command.
+    Exec,
+}
+
+impl Phase {
+    /// Whether the child performs it.
+    pub fn in_child(self) -> bool {
+        self > Phase::Clone
+    }
+}
+
+/// What steps hand to each other while the plan is performed.
+#[derive(Default)]
+pub struct Stage {
+    /// The container's root, opened once; every path in it is resolved from here. `None`: it shares the host's.
+    pub root: Option<OwnedFd>,
+    /// What becomes descriptors 0, 1 and 2; `None` means `/dev/null`.
+    pub stdio: [Option<OwnedFd>; 3],
+    /// The container's end of its terminal.
+    pub terminal: Option<OwnedFd>,
+    /// A descriptor that the child hands to the engine with the report of this step.
+    pub hand_up: Option<OwnedFd>,
+    /// A word that a failing step says about itself; its meaning is the step's (see [`Op::hint`]).
+    pub detail: u64,
+    /// The number of the child's end of the channel to the engine; it hangs up when the engine dies.
+    pub channel: Option<i32>,
+}
+
+/// One kernel operation of a plan.
+pub struct Step {
+    pub phase: Phase,
+    /// `room.what`, the only one of that name in its plan; what `MYDOCKER_FAILPOINT` and the journal call it.
+    pub name: String,
+    pub op: Op,
+    /// One sentence: what the container would lack without it.
+    pub why: Cow<'static, str>,
+    /// A command that shows the result from outside; `$PID` is the container's first process.
+    pub look: Cow<'static, str>,
+    /// What takes it back, if something outlives the container's processes.
+    pub undo: Option<Undo>,
+}
+
+impl Step {
+    pub(super) fn new(phase: Phase, name: String, op: Op) -> Self {
+        Self { phase, name, op, why: Cow::Borrowed(""), look: Cow::Borrowed(""), undo: None }
+    }
+
+    pub fn why(&mut self, why: impl Into<Cow<'static, str>>) -> &mut Self {
+        self.why = why.into();
+        self
+    }
+
+    pub fn look(&mut self, look: impl Into<Cow<'static, str>>) -> &mut Self {
+        self.look = look.into();
+        self
+    }
+
+    pub fn undo(&mut self, undo: Undo) -> &mut Self {
+        self.undo = Some(undo);
+        self
+    }
+}

@@ -1,0 +1,160 @@
+//! What takes a step back. Plain data, because it is written to the journal before the step is done and may be
+//! performed by another process, long after ours was killed. Every undo is idempotent: what is gone is passed over.
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// One way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "undo")]
+pub enum Undo {
+    /// Delete a folder of ours and what is in it; never through a link, never across a mount.
+    RemoveTree { path: PathBuf },
+    /// Delete a link, if it still points where we made it point.
+    Unlink { path: PathBuf, target: PathBuf },
+    /// End what still runs in a cgroup of ours, and remove it.
+    RemoveCgroup { path: PathBuf },
+    /// Remove a folder if nothing is in it (a parent that others may share).
+    RemoveEmpty { path: PathBuf },
+}
+
+impl Undo {
+    /// Takes the step back. An error names the path that is still there.
+    pub fn perform(&self) -> io::Result<()> {
+        match self {
+            Undo::RemoveTree { path } => remove_tree(path),
+            Undo::Unlink { path, target } => match fs::read_link(path) {
+                Ok(points_at) if points_at == *target => gone(fs::remove_file(path)),
+                _ => Ok(()),
+            },
+            Undo::RemoveCgroup { path } => remove_cgroup(path),
+            Undo::RemoveEmpty { path } => match fs::remove_dir(path) {
+                Err(error) if matches!(raw(&error), Errno::EBUSY | Errno::ENOTEMPTY) => Ok(()),
+                other => gone(other),
+            },
+        }
+    }
+
+    /// The shell words that do the same.
+    pub fn shell(&self) -> String {
+        match self {
+            Undo::RemoveTree { path } => format!("rm -rf --one-file-system {}", path.display()),
+            Undo::Unlink { path, .. } => format!("rm -f {}", path.display()),
+            Undo::RemoveCgroup { path } | Undo::RemoveEmpty { path } => format!("rmdir {}", path.display()),
+        }
+    }
+}
+
+fn raw(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
+/// What is not there any more needs no removing.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// `rm -rf` that stops at mount points: the device number of everything deleted is the one of the top. A bind mount of
+/// the same file system is refused by the kernel itself (EBUSY on removing its mount point) after its content would be
+/// lost, so the mount table is asked first.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let device = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?.dev(),
+    };
+    // Std's own walk holds every folder by descriptor and follows no link (CVE-2022-21658); what it does not know is
+    // where a mount begins. Ours never leave the child's mount namespace, so one found here is a stranger's.
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let below = |line: &str| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)).starts_with(path));
+    if mounts.lines().any(below) {
+        return Err(io::Error::other(format!("something is mounted below {}; not deleted", path.display())));
+    }
+    debug_assert!(device > 0);
+    gone(fs::remove_dir_all(path))
+}
+
+/// The kernel writes a space in a mount point as `\040`.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// Removes a cgroup, first ending whatever is left in it. Only a cgroup that is named by a container's id comes here.
+fn remove_cgroup(path: &Path) -> io::Result<()> {
+    let patience = Instant::now() + Duration::from_secs(5);
+    let mut pause = Duration::from_micros(50);
+    loop {
+        match fs::remove_dir(path) {
+            Err(error) if raw(&error) == Errno::EBUSY && Instant::now() < patience => {}
+            other => return gone(other),
+        }
+        end_processes(path);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// `cgroup.kill` where the kernel has it (v2, Linux 5.14), else SIGKILL to each of the processes listed.
+fn end_processes(cgroup: &Path) {
+    if fs::write(cgroup.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    // A cgroup below ours belongs to the container too (it may make some on a writable view).
+    for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            end_processes(&below.path());
+            let _ = fs::remove_dir(below.path());
+        }
+    }
+    for line in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
+        if let Ok(pid @ 2..) = line.parse() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undo_is_idempotent_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+        fs::create_dir_all(ours.join("a/b")).unwrap();
+        fs::create_dir(&theirs).unwrap();
+        fs::write(theirs.join("canary"), "alive").unwrap();
+        std::os::unix::fs::symlink(&theirs, ours.join("a/link")).unwrap();
+        let undo = Undo::RemoveTree { path: ours.clone() };
+        undo.perform().unwrap();
+        undo.perform().unwrap();
+        assert!(!ours.exists());
+        assert_eq!(fs::read_to_string(theirs.join("canary")).unwrap(), "alive");
+    }
+
+    #[test]
+    fn a_link_that_someone_else_made_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("web");
+        std::os::unix::fs::symlink("id-of-another", &link).unwrap();
+        Undo::Unlink { path: link.clone(), target: "id-of-mine".into() }.perform().unwrap();
+        assert!(fs::read_link(&link).is_ok());
+        Undo::Unlink { path: link.clone(), target: "id-of-another".into() }.perform().unwrap();
+        assert!(fs::read_link(&link).is_err());
+    }
+
+    #[test]
+    fn undos_survive_the_journal() {
+        let undo = Undo::RemoveCgroup { path: "/sys/fs/cgroup/x".into() };
+        let line = serde_json::to_string(&undo).unwrap();
+        assert_eq!(line, r#"{"undo":"remove-cgroup","path":"/sys/fs/cgroup/x"}"#);
+        assert_eq!(serde_json::from_str::<Undo>(&line).unwrap(), undo);
+    }
+}

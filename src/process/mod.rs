@@ -1,0 +1,151 @@
+//! The process: what is run, as whom, with which words, variables, limits and terminal, and how `execve` is reached.
+//!
+//! The first process of a PID namespace is its PID 1: it has no default reaction to signals, it inherits every orphan,
+//! and when it ends the kernel kills all the others (`man 7 pid_namespaces`).
+//!
+//! Try it without us: `unshare --pid --fork --mount-proc sh -c 'echo $$; ps'`.
+
+mod command;
+mod env;
+mod init;
+mod limits;
+mod signal;
+mod terminal;
+mod user;
+
+pub use command::exit_status;
+pub use signal::signal_number;
+
+use crate::plan::{Op, Phase, Plan, Room, Spec};
+use crate::sys;
+use anyhow::{Result, bail};
+use clap::{Arg, ArgAction, ArgMatches};
+use nix::errno::Errno;
+
+/// The room.
+pub struct Process;
+
+impl Room for Process {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn flags(&self, command: clap::Command) -> clap::Command {
+        let list = |arg: Arg| arg.action(ArgAction::Append);
+        let flag = |arg: Arg| arg.action(ArgAction::SetTrue);
+        command.args([
+            flag(Arg::new("interactive").short('i').long("interactive").help("Keep the command's stdin open")),
+            flag(Arg::new("tty").short('t').long("tty").help("Give the command a terminal of its own")),
+            list(Arg::new("env").short('e').long("env").value_name("NAME[=VALUE]").help("Set an environment variable")),
+            list(
+                Arg::new("env-file").long("env-file").value_name("FILE").help("Read environment variables from a file"),
+            ),
+            Arg::new("workdir").short('w').long("workdir").value_name("DIR").help("Working directory in the container"),
+            Arg::new("user").short('u').long("user").value_name("USER[:GROUP]").help("Name or number"),
+            Arg::new("entrypoint").long("entrypoint").value_name("PROGRAM").help("Replace the image's entrypoint"),
+            flag(Arg::new("init").long("init").help("Run a small init as PID 1 that forwards signals and reaps")),
+            Arg::new("stop-signal")
+                .long("stop-signal")
+                .value_name("SIGNAL")
+                .help("Signal that asks the command to end"),
+            list(Arg::new("ulimit").long("ulimit").value_name("NAME=SOFT[:HARD]").help("Resource limit")),
+        ])
+    }
+
+    fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {
+        let strings = |name| said.get_many::<String>(name).into_iter().flatten().map(String::as_str);
+        let string = |name| said.get_one::<String>(name).map(String::as_str);
+        spec.init = said.get_flag("init");
+        let signal = string("stop-signal").or(spec.image.stop_signal.as_deref());
+        if let Some(signal) = signal {
+            spec.stop_signal = signal_number(signal)?;
+        }
+        let args = command::words(string("entrypoint"), &spec.image, &spec.command)?;
+        let working_dir = match string("workdir").unwrap_or(&spec.image.working_dir) {
+            "" => "/",
+            dir if dir.starts_with('/') && !dir.contains('\0') => dir,
+            dir => bail!("--workdir: `{}` is not an absolute path", dir.escape_debug()),
+        };
+        let cwd = working_dir.into();
+        let who = user::find(string("user").unwrap_or(&spec.image.user), &spec.image.layers)?;
+        let tty = said.get_flag("tty");
+        let variables = env::variables(spec, strings("env"), strings("env-file"), tty, &who.home)?;
+        let rlimits = strings("ulimit").map(limits::parse).collect::<Result<Vec<_>>>()?;
+        let process = spec.process_mut();
+        process.set_args(Some(args)).set_cwd(cwd).set_env(Some(variables)).set_terminal(Some(tty));
+        process.set_user(who.to_oci()).set_rlimits((!rlimits.is_empty()).then_some(rlimits));
+        Ok(())
+    }
+
+    fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
+        plan.add(Phase::Enter, "follow", die_with_engine())
+            .why("If the engine is killed, nothing of the container may live on without it.");
+        if spec.terminal() {
+            terminal::plan(spec, plan);
+        }
+        session(spec, plan);
+        limits::plan(spec, plan);
+        user::plan(spec, plan);
+        plan.add(Phase::Confine, "follow-again", die_with_engine())
+            .why("Changing the user clears the wish to die with the parent; and the parent may be gone by now.");
+        if spec.init {
+            init::plan(plan);
+        }
+        command::plan(spec, plan);
+        Ok(())
+    }
+}
+
+/// SIGKILL for us when our parent ends (`man 2 PR_SET_PDEATHSIG`), and an end right now if it has already.
+fn die_with_engine() -> Op {
+    Op::new("prctl", ["PR_SET_PDEATHSIG", "SIGKILL"], "setpriv --pdeathsig KILL sh", |stage| {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        match stage.channel.is_some_and(sys::hung_up) {
+            true => Err(Errno::ESRCH),
+            false => Ok(()),
+        }
+    })
+}
+
+/// A session of its own, the standard descriptors, the working directory.
+fn session(spec: &Spec, plan: &mut Plan) {
+    plan.add(Phase::Identity, "session", Op::new("setsid", [""; 0], "setsid sh", |_| nix::unistd::setsid().map(drop)))
+        .why("Signals typed at the caller's terminal are the engine's business, not the container's.")
+        .look("ps -o pid,sid,tty,args -p $PID");
+    let owner = spec.process().user().uid();
+    let op = Op::new("dup2", ["0 1 2"], "exec <… >… 2>…", move |stage| {
+        for number in 0..3 {
+            match (&stage.terminal, &stage.stdio[number]) {
+                (Some(terminal), _) => sys::dup_to(terminal, number as i32)?,
+                (None, Some(stream)) => {
+                    // A pipe belongs to whoever made it; another user could not reopen it as /dev/stdout.
+                    if owner != 0 {
+                        let _ = nix::unistd::fchown(stream, Some(owner.into()), None);
+                    }
+                    sys::dup_to(stream, number as i32)?;
+                }
+                (None, None) => sys::dup_to(open_null()?, number as i32)?,
+            }
+        }
+        if let Some(terminal) = &stage.terminal {
+            sys::set_controlling(terminal)?;
+        }
+        Ok(())
+    });
+    plan.add(Phase::Identity, "stdio", op)
+        .why("The command finds its input, output and errors at descriptors 0, 1 and 2, and nothing else of ours.")
+        .look("ls -l /proc/$PID/fd");
+    let cwd = spec.process().cwd().display().to_string();
+    plan.add(Phase::Identity, "workdir", command::change_dir(&cwd))
+        .why("The command begins in its working directory, which is made if the image lacks it.")
+        .look("readlink /proc/$PID/cwd");
+}
+
+/// The container's own `/dev/null`, verified to be the device (CVE-2025-31133).
+fn open_null() -> Result<std::os::fd::OwnedFd, Errno> {
+    use nix::fcntl::OFlag;
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let null = nix::fcntl::open(c"/dev/null", flags, nix::sys::stat::Mode::empty())?;
+    let is_null = nix::sys::stat::fstat(&null)?.st_rdev == nix::sys::stat::makedev(1, 3);
+    if is_null { Ok(null) } else { Err(Errno::ENXIO) }
+}

@@ -1,0 +1,107 @@
+//! What root may still do in there. Root's power is forty-odd capabilities (`man 7 capabilities`); a container's root
+//! keeps docker's fourteen, in the bounding set too, so that no program in the image can win one back. Inheritable and
+//! ambient stay empty (CVE-2022-24769).
+//!
+//! Inside, `mount`, `reboot` or loading a module answer EPERM although `id` says root.
+//!
+//! Try it without us: `capsh --drop=cap_chown -- -c 'touch /tmp/x; chown 1 /tmp/x'`
+
+use crate::plan::{Op, Phase, Plan, Room, Spec};
+use crate::sys;
+use anyhow::Result;
+use clap::ArgMatches;
+use nix::errno::Errno;
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
+
+/// The room.
+pub struct Security;
+
+/// Docker's default set: enough for a distribution's packages to install and its daemons to drop privileges. Number
+/// (`linux/capability.h`) and the OCI name.
+const DEFAULT: [(u8, Capability); 14] = [
+    (0, Capability::Chown),
+    (1, Capability::DacOverride),
+    (3, Capability::Fowner),
+    (4, Capability::Fsetid),
+    (5, Capability::Kill),
+    (6, Capability::Setgid),
+    (7, Capability::Setuid),
+    (8, Capability::Setpcap),
+    (10, Capability::NetBindService),
+    (13, Capability::NetRaw),
+    (18, Capability::SysChroot),
+    (27, Capability::Mknod),
+    (29, Capability::AuditWrite),
+    (31, Capability::Setfcap),
+];
+
+/// No kernel has had more.
+const LAST_POSSIBLE: u8 = 63;
+
+impl Room for Security {
+    fn name(&self) -> &'static str {
+        "security"
+    }
+
+    fn spec(&self, _said: &ArgMatches, spec: &mut Spec) -> Result<()> {
+        let set: Capabilities = DEFAULT.iter().map(|(_, capability)| *capability).collect();
+        // Another user than root holds none; it may still gain these by a set-user-ID program.
+        let held = if spec.process().user().uid() == 0 { set.clone() } else { Capabilities::new() };
+        let mut sets = LinuxCapabilities::default();
+        sets.set_bounding(Some(set)).set_effective(Some(held.clone())).set_permitted(Some(held));
+        sets.set_inheritable(Some(Capabilities::new())).set_ambient(Some(Capabilities::new()));
+        spec.process_mut().set_capabilities(Some(sets));
+        Ok(())
+    }
+
+    fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
+        let Some(sets) = spec.process().capabilities() else { return Ok(()) };
+        let bounding = mask(sets.bounding());
+        let held = mask(sets.permitted());
+        let shell = "capsh --drop=…   # all but the fourteen, from the bounding set";
+        let op =
+            Op::new("prctl", ["PR_CAPBSET_DROP".to_string(), format!("all but {bounding:#x}")], shell, move |_| {
+                for number in (0..=LAST_POSSIBLE).filter(|number| bounding & 1 << number == 0) {
+                    match sys::capbset_drop(number) {
+                        // The first number that this kernel does not know: there are no more.
+                        Err(Errno::EINVAL) => break,
+                        other => other?,
+                    }
+                }
+                Ok(())
+            });
+        plan.add(Phase::Bound, "bounding", op)
+            .why("What is not in the bounding set can never be gained again, not even by a set-user-ID program.")
+            .look("grep CapBnd /proc/$PID/status");
+        let op = Op::new("capset", [format!("{held:#x}"), "0".to_string()], "capsh --caps=…", move |_| {
+            match sys::clear_ambient() {
+                // Before Linux 4.3 there is no ambient set to clear.
+                Err(Errno::EINVAL) => {}
+                other => other?,
+            }
+            sys::capset(held, held, 0)
+        });
+        plan.add(Phase::Confine, "capabilities", op)
+            .why("Effective and permitted are docker's fourteen; inheritable and ambient are empty.")
+            .look("grep Cap /proc/$PID/status; capsh --decode=$(awk '/CapEff/ {print $2}' /proc/$PID/status)");
+        Ok(())
+    }
+}
+
+/// A set as the kernel's bit mask.
+fn mask(set: &Option<Capabilities>) -> u64 {
+    let set = set.as_ref();
+    let held = |(_, capability): &&(u8, Capability)| set.is_some_and(|set| set.contains(capability));
+    DEFAULT.iter().filter(held).fold(0, |mask, (number, _)| mask | 1 << number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_set_is_dockers() {
+        assert_eq!(mask(&Some(DEFAULT.iter().map(|(_, capability)| *capability).collect())), 0xa80425fb);
+        assert_eq!(mask(&None), 0);
+    }
+}

@@ -1,0 +1,106 @@
+//! The system calls that the crates we use have no safe wrapper for: `clone3`, `openat2`, `pidfd_*`, the child's
+//! `execve`, the pty peer, passing descriptors. Thin: a function bears the name of its call and returns its errno.
+//!
+//! This is the only room with `unsafe`. What stands here may run between `clone3` and `execve`, so nothing here
+//! allocates, locks or reads the environment unless its name says otherwise.
+//!
+//! Try it without us: `strace -f unshare --uts --pid --fork true` shows the same calls.
+#![allow(unsafe_code)]
+
+mod channel;
+mod clone;
+mod exec;
+mod path;
+mod signals;
+mod stdio;
+mod tty;
+
+pub use channel::{Channel, Message, hung_up};
+pub use clone::{Clone3, Cloned, clone3};
+pub use exec::{ExecVector, execve, fork, getcwd};
+pub use path::{FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2};
+pub use signals::{SignalFd, default_signals, kill, pidfd_send_signal, wait_pidfd, wait_signal};
+pub use stdio::{closed_at_start, dup_to};
+pub use tty::{get_winsize, open_peer, set_controlling, set_winsize, unlock_pty};
+
+use nix::errno::Errno;
+
+/// A libc return value as a result: -1 means `errno`.
+pub(crate) fn check(value: libc::c_long) -> Result<libc::c_long, Errno> {
+    if value < 0 { Err(Errno::last()) } else { Ok(value) }
+}
+
+/// `size` bytes of the kernel's randomness (`man 2 getrandom`).
+pub fn random<const N: usize>() -> Result<[u8; N], Errno> {
+    let mut bytes = [0u8; N];
+    // SAFETY: the pointer and the length describe `bytes`; up to 256 bytes are never returned short.
+    check(unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) } as libc::c_long)?;
+    Ok(bytes)
+}
+
+/// Drops capability `cap` (a number of `linux/capability.h`) from the bounding set. EINVAL: unknown to this kernel.
+pub fn capbset_drop(cap: u8) -> Result<(), Errno> {
+    // SAFETY: prctl with plain integers.
+    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, cap as libc::c_ulong, 0, 0, 0) } as libc::c_long).map(drop)
+}
+
+/// Sets the calling thread's three capability sets, each a bit mask (`man 2 capset`, version 3).
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<(), Errno> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0u32];
+    let data = [
+        [effective as u32, permitted as u32, inheritable as u32],
+        [(effective >> 32) as u32, (permitted >> 32) as u32, (inheritable >> 32) as u32],
+    ];
+    // SAFETY: version 3 reads a header of two words and two records of three words; both live across the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) }).map(drop)
+}
+
+/// Clears the ambient capability set (`man 2 prctl`, PR_CAP_AMBIENT).
+pub fn clear_ambient() -> Result<(), Errno> {
+    // SAFETY: prctl with plain integers.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0) }
+        as libc::c_long)
+    .map(drop)
+}
+
+/// Marks every descriptor from `first` up close-on-exec (`man 2 close_range`). ENOSYS before Linux 5.9, EINVAL for
+/// the flag before 5.11.
+pub fn cloexec_from(first: u32) -> Result<(), Errno> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: plain integers; closing on exec cannot invalidate an object of ours before that.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Closes every descriptor from `first` up: for a process that will only wait (PID 1 of `--init`).
+pub fn close_from(first: u32) {
+    // SAFETY: the caller never touches another descriptor again; there is nothing to do about an error.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Ends this process at once: no destructors, no buffers (`man 2 _exit`).
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// The NIS domain name of this UTS namespace (`man 2 setdomainname`).
+pub fn setdomainname(name: &[u8]) -> Result<(), Errno> {
+    // SAFETY: pointer and length describe `name`.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } as libc::c_long).map(drop)
+}
+
+/// Turns the loopback interface of the current network namespace on (`man 7 netdevice`, SIOCSIFFLAGS).
+pub fn loopback_up() -> Result<(), Errno> {
+    // SAFETY: a zeroed ifreq is valid; the name fits; the ioctl reads and writes only that structure.
+    unsafe {
+        let socket = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) as libc::c_long)?;
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        let done = check(libc::ioctl(socket as i32, libc::SIOCSIFFLAGS as _, &request) as libc::c_long);
+        libc::close(socket as i32);
+        done.map(drop)
+    }
+}
