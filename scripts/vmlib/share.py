@@ -52,7 +52,7 @@ def pack(contents, settings, folder):
     size = sum(entry.lstat().st_size + 4096 for entry in stage.rglob("*"))
     with host.progress(f"packing {size >> 20} MiB for the guest"):
         host.call([host.tool("mke2fs", "e2fsprogs"), "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0",
-                   "-L", "share", "-d", str(stage), str(image), f"{(size * 5 // 4 >> 20) + 64}M"])
+                   "-L", "share", "-d", str(stage), str(image), f"{(size * 5 // 4 >> 20) + 512}M"])
     shutil.rmtree(stage)
     return image
 
