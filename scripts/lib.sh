@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by run.sh, test.sh and setup.sh: who builds, who is root, how we speak.
 #
 # Three ways lead here: root on a server (root has cargo), a user who types `sudo
@@ -63,3 +64,19 @@ as_root() {
 }
 
 host_triple() { as_builder "$cargo" -vV | sed -n 's/^host: //p'; }
+
+# Builds the static release binary and prints its path. `+crt-static` must go with an
+# explicit --target, or proc-macro crates fail to build. cargo itself says where the
+# binary is, which also holds for a target folder of your own.
+build_release() {
+    local quiet=-q messages
+    find_cargo
+    compgen -G "${CARGO_TARGET_DIR:-$repo/target}/*/release/mydocker" >/dev/null || {
+        say "building mydocker (a minute or two, once)"
+        quiet=
+    }
+    messages=$(cd "$repo" && RUSTFLAGS='-C target-feature=+crt-static' \
+        as_builder "$cargo" build $quiet --release --locked --bin mydocker --target "$(host_triple)" \
+        --message-format=json-render-diagnostics) || die "the build failed (above)"
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' <<<"$messages" | tail -1
+}

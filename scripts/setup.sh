@@ -9,6 +9,7 @@
 # come here. A machine that has everything is left alone within milliseconds: each line
 # of the tables below is a test for a command or a file, and apt is not even asked.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 has() { command -v "$1" >/dev/null; }
@@ -103,15 +104,19 @@ setup_cargo() {
         install "$package"
         find_cargo
     fi
-    have=$(rust_version)
+    [ -n "$cargo" ] || die "the distribution's cargo does not appear in PATH" "https://rustup.rs"
+    have=$(rust_version) || true
     [ -n "$have" ] || die "\`$cargo\` does not run as $builder" "rustup default stable"
     [ "$(printf '%s\n' "$needed" "$have" | sort -V | head -1)" = "$needed" ] ||
         die "cargo $have is older than $needed, which this crate needs" "rustup update stable, or https://rustup.rs"
 }
 
 # cargo fmt and cargo clippy: from rustup, else from the distribution if it has the same version.
+# Without them test.sh skips two steps and says so.
 setup_lints() {
     local part package
+    has apt-get || return 0
+    compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || update
     for part in rustfmt:fmt clippy:clippy; do
         as_builder "$cargo" "${part#*:}" --version >/dev/null 2>&1 && continue
         if as_builder sh -c 'command -v rustup' >/dev/null 2>&1; then
@@ -119,7 +124,6 @@ setup_lints() {
             as_builder rustup component add "${part%:*}" >/dev/null 2>&1 || true
             continue
         fi
-        update
         for package in rustfmt-web rustfmt rust-clippy-web rust-clippy; do
             case $package in *"${part%:*}"*) ;; *) continue ;; esac
             apt-cache policy "$package" 2>/dev/null | grep -q "Candidate: ${have%.*}\." || continue

@@ -9,9 +9,11 @@
 # the work tree compiles. A test that cannot run on this machine is counted as skipped and
 # its reason is printed; the exit status is 0 only if nothing failed.
 set -uo pipefail
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-quick= vm=
+quick=''
+vm=''
 for word in "$@"; do
     case $word in
     --quick) quick=yes ;;
@@ -20,8 +22,8 @@ for word in "$@"; do
     esac
 done
 
-if [ -n "$vm" ]; then level=vm; else level=test; fi
-"$repo/scripts/setup.sh" $level || exit
+if [ -n "$vm" ]; then level='vm'; else level='test'; fi
+"$repo/scripts/setup.sh" "$level" || exit
 find_cargo
 cd "$repo" || exit
 logs=$(mktemp -d)

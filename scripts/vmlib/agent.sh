@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC1091,SC2154
 # The guest's half of scripts/vm, started by mydocker-vm.service from the second
 # disk. It puts what the disk brought in its place, runs the job, and reports
 # through virtio-serial ports: vm.out, vm.err and vm.status.

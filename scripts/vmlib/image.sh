@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC1091,SC2154
 # Runs inside mmdebstrap when the packages are in: $1 is the root directory.
 # It turns a chroot into a machine that boots fast and quietly, and packs it.
 # The variables IMAGE (folder for the results) and SIZE are set in front of it.
