@@ -4,7 +4,7 @@
 # through virtio-serial ports: vm.out, vm.err and vm.status.
 vm=/run/vm
 ports=/dev/virtio-ports
-. $vm/settings # CGROUP INTERACTIVE END TERMINAL ROWS COLUMNS
+. $vm/settings # CGROUP INTERACTIVE END TERMINAL ROWS WIDTH
 
 exec </dev/null
 udevadm settle --exit-if-exists=$ports/vm.status 2>/dev/null
@@ -42,8 +42,9 @@ echo ready >&9
 
 if [ "$INTERACTIVE" = yes ]; then
     console=/dev/$(sed 's/.*console=\([a-zA-Z0-9]*\).*/\1/' /proc/cmdline)
-    stty -F "$console" sane rows "$ROWS" cols "$COLUMNS"
-    setsid -c -w bash -il <"$console" >"$console" 2>&1
+    exec 8<>"$console" # a window size lasts as long as somebody has the terminal open
+    stty -F "$console" sane rows "$ROWS" cols "$WIDTH"
+    setsid -c -w bash -il <&8 >&8 2>&1 9>&-
     end $?
 fi
 

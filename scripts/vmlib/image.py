@@ -15,7 +15,8 @@ import tempfile
 
 from . import host
 
-#: Debian 12: its systemd and its kernel still know every cgroup layout there is.
+#: Debian 12: its systemd and its kernel still know every cgroup layout there is. (The
+#: kernel of Debian 13 has no memory and no cpuset controller for v1 hierarchies.)
 SUITE = "bookworm"
 
 #: Room for the suite to work in; the file is sparse, about 600 MB of it exist.

@@ -77,7 +77,7 @@ def boot(options, image, contents, *, interactive=False, disk=None, end="quit", 
         "END": end,
         "TERMINAL": os.environ.get("TERM", "dumb") if interactive else "dumb",
         "ROWS": shutil.get_terminal_size().lines,
-        "COLUMNS": shutil.get_terminal_size().columns,
+        "WIDTH": shutil.get_terminal_size().columns,
     }
     with tempfile.TemporaryDirectory(prefix="mydocker-vm-") as name, contextlib.ExitStack() as cleanup:
         folder = pathlib.Path(name)
