@@ -80,7 +80,7 @@ import ast, sys
 for name in sys.argv[1:]:
     ast.parse(open(name).read(), name)
 PYTHON
-    if command -v shellcheck >/dev/null; then shellcheck -x scripts/*.sh .ci/run || return; fi
+    if command -v shellcheck >/dev/null; then shellcheck -S warning -x scripts/*.sh .ci/run || return; fi
     if command -v vagrant >/dev/null; then vagrant validate --ignore-provider; fi
 }
 

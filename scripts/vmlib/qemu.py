@@ -108,6 +108,8 @@ def arguments(options, image, folder, second, disk, interactive):
              "" if "cgroup" in options.kernel_cmdline else CGROUP[options.cgroup], options.kernel_cmdline]
     drive = f"if=none,id=root,format=raw,file={disk or image.root}" + ("" if disk else ",snapshot=on")
     command = [
+        # However we end, the VM ends too.
+        host.tool("setpriv", "util-linux"), "--pdeathsig", "KILL", "--",
         host.tool(program, package), "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
         "-M", board, "-m", options.memory, "-smp", "2",
         *(["-accel", "kvm", "-cpu", "host"] if accel == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", emulated]),
@@ -171,7 +173,9 @@ class Watch:
             pass
         if self.outcome.status is None and self.end != "cut" and self.qemu.poll() is not None:
             said = self.qemu.stderr.read().decode(errors="replace").strip()
-            self.outcome.reason = f"QEMU ended by itself, status {self.qemu.returncode}: {said or 'nothing said'}"
+            self.outcome.reason = "the guest switched itself off before the command ended"
+            if self.qemu.returncode:
+                self.outcome.reason = f"QEMU ended with status {self.qemu.returncode}: {said or 'nothing said'}"
         if self.outcome.status is not None and self.end == "poweroff":
             with host.progress("the guest shuts down"), contextlib.suppress(subprocess.TimeoutExpired):
                 self.qemu.wait(90)
