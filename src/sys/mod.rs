@@ -64,12 +64,21 @@ pub fn clear_ambient() -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Marks every descriptor from `first` up close-on-exec (`man 2 close_range`). ENOSYS before Linux 5.9, EINVAL for
-/// the flag before 5.11.
+/// Marks every descriptor from `first` up close-on-exec (`man 2 close_range`); one by one before Linux 5.11, which
+/// does not know the flag.
 pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: plain integers; closing on exec cannot invalidate an object of ours before that.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+        Err(Errno::ENOSYS | Errno::EINVAL) => {}
+        other => return other.map(drop),
+    }
+    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    for number in first as i32..limit.min(1 << 20) as i32 {
+        // SAFETY: F_SETFD on any number is harmless; EBADF where nothing is open.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// Closes every descriptor from `first` up: for a process that will only wait (PID 1 of `--init`).
