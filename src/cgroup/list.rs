@@ -65,7 +65,8 @@ mod tests {
     #[test]
     fn what_is_asked_must_be_there() {
         let there = List::parse("0-1,4").unwrap();
-        for (asked, inside) in [("0", true), ("1,4", true), ("0-1,4", true), ("2", false), ("0-4", false), ("7", false)] {
+        for (asked, inside) in [("0", true), ("1,4", true), ("0-1,4", true), ("2", false), ("0-4", false), ("7", false)]
+        {
             assert_eq!(there.contains(&List::parse(asked).unwrap()), inside, "{asked}");
         }
     }

@@ -54,18 +54,21 @@ pub fn parent(text: &str) -> Result<PathBuf> {
         if matches!(part, "" | "." | "..") || part.len() > 255 || part.chars().any(char::is_control) {
             bail!("--cgroup-parent: `{shown}` is not a path of plain names: no `..`, no `//`, at most 255 bytes each");
         }
-        if let Some(slice) = part.strip_suffix(".slice")
-            && let Some((outer, _)) = slice.rsplit_once('-').filter(|(outer, _)| !outer.is_empty())
-            && above != format!("{outer}.slice")
-        {
-            bail!(
-                "--cgroup-parent: `{shown}`: systemd keeps `{part}` inside `{outer}.slice`; give the path, like \
-                 `/{outer}.slice/{part}`"
-            );
+        let home = slice_path(part);
+        if home.len() > 1 && above != home[home.len() - 2] {
+            let (inside, path) = (&home[home.len() - 2], home.join("/"));
+            bail!("--cgroup-parent: `{shown}`: systemd keeps `{part}` inside `{inside}`; say `/{path}`");
         }
         above = part;
     }
     Ok(Path::new("/").join(inner))
+}
+
+/// Where systemd keeps a slice: `a-b.slice` is `a.slice`, `a-b.slice`. Empty for what is no slice.
+fn slice_path(name: &str) -> Vec<String> {
+    let Some(stem) = name.strip_suffix(".slice").filter(|stem| !stem.starts_with('-')) else { return vec![] };
+    let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
+    ends.map(|end| format!("{}.slice", &stem[..end])).collect()
 }
 
 #[cfg(test)]
@@ -90,12 +93,15 @@ mod tests {
         }
         let long = "x".repeat(256);
         let longer = "x/".repeat(1100);
-        for bad in ["..", "../x", "/a/../b", "/a/..", ".", "a/./b", "//", "//a", "a//b", "/a//", "a\nb", "a\0", &long, &longer] {
+        for bad in
+            ["..", "../x", "/a/../b", "/a/..", ".", "a/./b", "//", "//a", "a//b", "/a//", "a\nb", "a\0", &long, &longer]
+        {
             assert!(parent(bad).unwrap_err().to_string().starts_with("--cgroup-parent: "), "{bad:?}");
         }
         let error = parent("user-1000.slice").unwrap_err().to_string();
         assert!(error.contains("`/user.slice/user-1000.slice`"), "{error}");
         assert!(parent("/a.slice/b-c.slice").is_err());
+        assert!(parent("a-b-c.slice").unwrap_err().to_string().contains("`/a.slice/a-b.slice/a-b-c.slice`"));
     }
 
     #[test]

@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn what_is_no_size_is_refused() {
         let bad = [
-            "", "hello", "-5", "-5m", "+5m", "m", " 5m", "5m ", "5  m", "5mm", "5bb", "5bm", "5kib2", "5e", "5 x", "1.2.3m", ".",
-            ".m", "inf", "nan", "1e3m", "0x10", "5,5m", "５m", "5\0", "5µ",
+            "", "hello", "-5", "-5m", "+5m", "m", " 5m", "5m ", "5  m", "5mm", "5bb", "5bm", "5kib2", "5e", "5 x",
+            "1.2.3m", ".", ".m", "inf", "nan", "1e3m", "0x10", "5,5m", "５m", "5\0", "5µ",
         ];
         for text in bad {
             assert_eq!(parse(text), Err(Wrong::NoSize), "{text:?}");
@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn people_read_whole_numbers() {
-        for (bytes, text) in [(0, "0 bytes"), (1, "1 bytes"), (32 << 20, "32 MiB"), (1536 << 20, "1536 MiB"), (1025, "1025 bytes")] {
+        for (bytes, text) in
+            [(0, "0 bytes"), (1, "1 bytes"), (32 << 20, "32 MiB"), (1536 << 20, "1536 MiB"), (1025, "1025 bytes")]
+        {
             assert_eq!(human(bytes), text);
         }
     }
