@@ -13,6 +13,7 @@ use crate::sys;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
 use nix::errno::Errno;
+use nix::sys::stat::Mode;
 use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -72,6 +73,8 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
     if !nix::unistd::geteuid().is_root() {
         bail!("containers are made by root: try `sudo mydocker …` (what would be done: `mydocker run --dry-run …`)");
     }
+    // Every mode that we give is meant: with the caller's umask /dev/null would not be writable for all.
+    nix::sys::stat::umask(Mode::empty());
     if sys::closed_at_start(1) {
         bail!("stdout is closed: what the command writes would be lost (hint: > /dev/null)");
     }
