@@ -42,6 +42,8 @@ impl Sink {
 
 /// One direction of one stream.
 pub struct Relay {
+    /// What the caller calls it: stdin, stdout, stderr.
+    pub stream: &'static str,
     from: Option<OwnedFd>,
     to: Option<Sink>,
     pending: Vec<u8>,
@@ -50,8 +52,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub fn new(from: OwnedFd, to: Sink) -> Self {
-        Self { from: Some(from), to: Some(to), pending: Vec::new(), lost: None }
+    pub fn new(stream: &'static str, from: OwnedFd, to: Sink) -> Self {
+        Self { stream, from: Some(from), to: Some(to), pending: Vec::new(), lost: None }
     }
 
     /// What to wait for; `None` when there is nothing left to do.
@@ -107,12 +109,6 @@ impl Relay {
             self.to = None;
         }
     }
-
-    /// Nobody reads any more.
-    pub fn stop(&mut self) {
-        (self.from, self.to) = (None, None);
-        self.pending.clear();
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +128,7 @@ mod tests {
             result.read_to_end(&mut got).unwrap();
             got
         });
-        let mut relay = Relay::new(read, Sink::ours(sink.into()).unwrap());
+        let mut relay = Relay::new("stdout", read, Sink::ours(sink.into()).unwrap());
         while let Some((fd, flags)) = relay.interest() {
             nix::poll::poll(&mut [nix::poll::PollFd::new(fd, flags)], nix::poll::PollTimeout::NONE).unwrap();
             relay.turn();

@@ -2,6 +2,7 @@
 //! process ends. Then everything that it wrote is delivered before its status is told.
 
 use super::relay::{Relay, Sink};
+use super::stdio;
 use crate::plan::Launched;
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 
 /// How the container's terminal is served.
@@ -22,6 +23,9 @@ pub struct Terminal {
 /// So many SIGINT or SIGTERM in a row mean it: PID 1 ignores what it has no handler for.
 const PATIENCE: u32 = 3;
 
+/// What ends a program by default and is sent to say so.
+const ENDS_US: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
 /// Waits for the end of the container: its exit status.
 pub fn until_the_end(
     launched: Launched,
@@ -29,17 +33,18 @@ pub fn until_the_end(
     mut relays: Vec<Relay>,
     terminal: Option<Terminal>,
 ) -> Result<u8> {
-    let master = launched.handed_up.as_ref();
     let mut raw = None;
-    if let (Some(terminal), Some(master)) = (&terminal, master) {
-        relays.push(Relay::new(master.try_clone()?, Sink::callers(std::io::stdout().as_fd().try_clone_to_owned()?)));
+    // A child that something killed before it made its terminal has handed none up.
+    if let (Some(terminal), Some(master)) = (terminal, &launched.handed_up) {
+        follow_window(master);
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+        relays.push(Relay::new("stdout", master.try_clone()?, Sink::callers(stdout)));
         if terminal.interactive {
             raw = RawMode::enter();
             let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
-            relays.insert(0, Relay::new(stdin, Sink::terminal(master.try_clone()?)));
+            relays.push(Relay::new("stdin", stdin, Sink::terminal(master.try_clone()?)));
         }
     }
-    let feeds_stdin = terminal.as_ref().is_some_and(|terminal| terminal.interactive);
     let mut asked = 0;
     loop {
         let events = wait(&launched, &signals, &relays)?;
@@ -55,13 +60,10 @@ pub fn until_the_end(
         }
     }
     let status = sys::wait_pidfd(&launched.pidfd).context("cannot wait for the container")?;
-    if feeds_stdin {
-        relays[0].stop();
-    }
-    drain(&mut relays)?;
+    drain(&mut relays, &signals)?;
     drop(raw);
-    if let Some(errno) = relays.iter().find_map(|relay| relay.lost) {
-        bail!("what the command wrote is lost: {}", errno.desc());
+    if let Some((stream, errno)) = relays.iter().find_map(|relay| Some((relay.stream, relay.lost?))) {
+        bail!("{stream}: what the command wrote is lost: {}", errno.desc());
     }
     Ok(status as u8)
 }
@@ -87,16 +89,27 @@ fn wait(launched: &Launched, signals: &SignalFd, relays: &[Relay]) -> Result<Eve
     Ok(Events { ended: ready(&fds[0]), relays })
 }
 
-/// The processes are gone; what they wrote is still in the pipes. Input that nobody will read is dropped.
-fn drain(relays: &mut [Relay]) -> Result<()> {
-    for relay in relays {
+/// The processes are gone; what they wrote is still in the pipes. Input that nobody will read is dropped. Whoever is to
+/// read may be stuck, so a signal that would end us still does.
+fn drain(relays: &mut [Relay], signals: &SignalFd) -> Result<()> {
+    for relay in relays.iter_mut().filter(|relay| relay.stream != "stdin") {
         while let Some((fd, flags)) = relay.interest() {
-            let timeout = if flags == PollFlags::POLLIN { PollTimeout::ZERO } else { PollTimeout::NONE };
-            match poll(&mut [PollFd::new(fd, flags)], timeout) {
+            let reading = flags == PollFlags::POLLIN;
+            let mut fds = [PollFd::new(fd, flags), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, if reading { PollTimeout::ZERO } else { PollTimeout::NONE }) {
                 Err(Errno::EINTR) => continue,
+                Err(errno) => bail!("{}: cannot wait for its reader: {}", relay.stream, errno.desc()),
+                Ok(_) => {}
+            }
+            let ready = fds[0].any().unwrap_or(false);
+            if std::iter::from_fn(|| signals.read()).any(|signal| ENDS_US.contains(&signal)) {
+                bail!("{}: what the command wrote is lost: its reader is stuck, and we were told to end", relay.stream);
+            }
+            match ready {
+                true => relay.turn(),
                 // Nothing to read, and no writer left that could send more: another holder of the same pipe outside.
-                Ok(0) | Err(_) => break,
-                Ok(_) => relay.turn(),
+                false if reading => break,
+                false => {}
             }
         }
     }
@@ -107,9 +120,7 @@ fn drain(relays: &mut [Relay]) -> Result<()> {
 fn pass_on(signal: i32, launched: &Launched, raw: Option<&RawMode>, asked: u32) {
     match signal {
         libc::SIGWINCH => {
-            if let (Some(master), Ok(size)) = (&launched.handed_up, sys::get_winsize(std::io::stdin())) {
-                let _ = sys::set_winsize(master, size);
-            }
+            launched.handed_up.iter().for_each(follow_window);
         }
         libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG => {}
         // Somebody stopped us, and the shell took its terminal back meanwhile.
@@ -121,6 +132,13 @@ fn pass_on(signal: i32, launched: &Launched, raw: Option<&RawMode>, asked: u32) 
         _ => {
             let _ = sys::pidfd_send_signal(&launched.pidfd, signal);
         }
+    }
+}
+
+/// The container's terminal is as large as the caller's; the kernel sends SIGWINCH in there if that is news.
+fn follow_window(master: &OwnedFd) {
+    if let Some(size) = stdio::window() {
+        let _ = sys::set_winsize(master, size);
     }
 }
 
