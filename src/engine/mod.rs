@@ -100,8 +100,9 @@ fn attend(
 ) -> Result<u8> {
     let stdio::Streams { stage, relays, terminal } = streams;
     let signals = sys::SignalFd::all().context("cannot read signals")?;
-    let launched: Result<Launched, Failure> = launch(&prepared.plan, stage, Options { watch, failpoint });
-    wait::until_the_end(launched?, signals, relays, terminal)
+    let options = Options { watch, failpoint: failpoint.clone() };
+    let launched: Result<Launched, Failure> = launch(&prepared.plan, stage, options);
+    wait::until_the_end(launched?, signals, relays, terminal, failpoint.as_ref())
 }
 
 /// The image and the command that the words mean. If no room gives containers a root of their own, all words are the

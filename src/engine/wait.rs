@@ -3,7 +3,7 @@
 
 use super::relay::{Relay, Sink};
 use super::stdio;
-use crate::plan::Launched;
+use crate::plan::{Failpoint, Launched};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -32,6 +32,7 @@ pub fn until_the_end(
     signals: SignalFd,
     mut relays: Vec<Relay>,
     terminal: Option<Terminal>,
+    failpoint: Option<&Failpoint>,
 ) -> Result<u8> {
     let mut raw = None;
     // A child that something killed before it made its terminal has handed none up.
@@ -45,6 +46,7 @@ pub fn until_the_end(
             relays.push(Relay::new("stdin", stdin, Sink::terminal(master.try_clone()?)));
         }
     }
+    Failpoint::strike(failpoint, "engine.wait");
     let mut asked = 0;
     loop {
         let events = wait(&launched, &signals, &relays)?;
