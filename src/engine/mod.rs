@@ -5,6 +5,7 @@
 
 mod relay;
 mod stdio;
+mod terminal;
 mod wait;
 
 use crate::plan::{Dirs, Failpoint, Failure, Id, ImageConfig, Journal, Name, Op, Options, Phase, Plan, Room, Spec};

@@ -11,32 +11,23 @@ pub struct Sink {
     fd: OwnedFd,
     /// How much may be written once `poll` says so: a blocking pipe or terminal of the caller's takes this much.
     at_once: usize,
-    /// What is written at the end of the input: a terminal wants ^D.
-    farewell: &'static [u8],
 }
 
 /// POSIX: a pipe that is writable has room for PIPE_BUF bytes.
 const PIPE_BUF: usize = 4096;
 const BUFFER: usize = 64 << 10;
-/// ^D, once to hand over an unfinished line and once to end the input.
-const END_OF_TERMINAL: &[u8] = &[4, 4];
 
 impl Sink {
     /// An end that nobody else holds; it is made non-blocking.
     pub fn ours(fd: OwnedFd) -> Result<Self, Errno> {
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { fd, at_once: BUFFER, farewell: &[] })
+        Ok(Self { fd, at_once: BUFFER })
     }
 
     /// An end that the caller holds too, so its flags are not ours to change.
     pub fn callers(fd: OwnedFd) -> Self {
         let file = nix::sys::stat::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-        Self { fd, at_once: if file { BUFFER } else { PIPE_BUF }, farewell: &[] }
-    }
-
-    /// Our end of the container's terminal.
-    pub fn terminal(fd: OwnedFd) -> Self {
-        Self { fd, at_once: PIPE_BUF, farewell: END_OF_TERMINAL }
+        Self { fd, at_once: if file { BUFFER } else { PIPE_BUF } }
     }
 }
 
@@ -65,6 +56,11 @@ impl Relay {
         }
     }
 
+    /// Whether the input has ended and all of it is delivered, or cannot be.
+    pub fn is_over(&self) -> bool {
+        self.to.is_none()
+    }
+
     /// Does what the last `interest` waited for.
     pub fn turn(&mut self) {
         if self.pending.is_empty() { self.read() } else { self.write() }
@@ -78,7 +74,6 @@ impl Relay {
             // EIO: the last process has closed its side of the terminal.
             Ok(0) | Err(_) => {
                 self.from = None;
-                self.pending.extend_from_slice(self.to.as_ref().map_or(&[], |to| to.farewell));
                 self.finish();
             }
             Ok(size) => self.pending.extend_from_slice(&buffer[..size]),

@@ -5,7 +5,7 @@
 //! rights; it is relayed through a pipe of ours. With `-t` all three are the container's own terminal.
 
 use super::relay::{Relay, Sink};
-use super::wait::Terminal;
+use super::terminal::Terminal;
 use crate::plan::Stage;
 use anyhow::{Context, Result};
 use clap::ArgMatches;

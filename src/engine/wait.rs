@@ -2,23 +2,14 @@
 //! process ends. Then everything that it wrote is delivered before its status is told.
 
 use super::relay::{Relay, Sink};
-use super::stdio;
+use super::terminal::{Farewell, RawMode, Terminal, follow_window};
 use crate::plan::{Failpoint, Launched};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use std::io::IsTerminal;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Mutex;
-
-/// How the container's terminal is served.
-pub struct Terminal {
-    /// The caller's stdin feeds it (`-i`).
-    pub interactive: bool,
-}
+use std::os::fd::AsFd;
 
 /// So many SIGINT or SIGTERM in a row mean it: PID 1 ignores what it has no handler for.
 const PATIENCE: u32 = 3;
@@ -34,7 +25,7 @@ pub fn until_the_end(
     terminal: Option<Terminal>,
     failpoint: Option<&Failpoint>,
 ) -> Result<u8> {
-    let mut raw = None;
+    let (mut raw, mut farewell) = (None, None);
     // A child that something killed before it made its terminal has handed none up.
     if let (Some(terminal), Some(master)) = (terminal, &launched.handed_up) {
         follow_window(master);
@@ -43,13 +34,16 @@ pub fn until_the_end(
         if terminal.interactive {
             raw = RawMode::enter();
             let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
-            relays.push(Relay::new("stdin", stdin, Sink::terminal(master.try_clone()?)));
+            relays.push(Relay::new("stdin", stdin, Sink::ours(master.try_clone()?)?));
+            farewell = Some(Farewell::new(master)?);
         }
     }
     Failpoint::strike(failpoint, "engine.wait");
     let mut asked = 0;
     loop {
-        let events = wait(&launched, &signals, &relays)?;
+        let over = relays.iter().any(|relay| relay.stream == "stdin" && relay.is_over());
+        let farewell = farewell.as_mut().filter(|_| over);
+        let events = wait(&launched, &signals, &relays, farewell.map(Farewell::say))?;
         for number in events.relays {
             relays[number].turn();
         }
@@ -76,13 +70,13 @@ struct Events {
     relays: Vec<usize>,
 }
 
-fn wait(launched: &Launched, signals: &SignalFd, relays: &[Relay]) -> Result<Events> {
+fn wait(launched: &Launched, signals: &SignalFd, relays: &[Relay], pause: Option<PollTimeout>) -> Result<Events> {
     let mut fds =
         vec![PollFd::new(launched.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let interested: Vec<_> =
         relays.iter().enumerate().filter_map(|(number, relay)| Some((number, relay.interest()?))).collect();
     fds.extend(interested.iter().map(|(_, (fd, flags))| PollFd::new(*fd, *flags)));
-    match poll(&mut fds, PollTimeout::NONE) {
+    match poll(&mut fds, pause.unwrap_or(PollTimeout::NONE)) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => bail!("cannot wait for the container: {}", errno.desc()),
     }
@@ -134,58 +128,5 @@ fn pass_on(signal: i32, launched: &Launched, raw: Option<&RawMode>, asked: u32) 
         _ => {
             let _ = sys::pidfd_send_signal(&launched.pidfd, signal);
         }
-    }
-}
-
-/// The container's terminal is as large as the caller's; the kernel sends SIGWINCH in there if that is news.
-fn follow_window(master: &OwnedFd) {
-    if let Some(size) = stdio::window() {
-        let _ = sys::set_winsize(master, size);
-    }
-}
-
-/// The caller's terminal passes every key on; put back when this goes, and by the panic hook.
-struct RawMode {
-    raw: Termios,
-}
-
-/// How the terminal was, for whoever has to put it back.
-static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
-
-impl RawMode {
-    fn enter() -> Option<Self> {
-        if !std::io::stdin().is_terminal() {
-            return None;
-        }
-        let before = tcgetattr(std::io::stdin()).ok()?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        *BEFORE.lock().ok()? = Some(before);
-        let told = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            restore();
-            told(info);
-        }));
-        let mode = Self { raw };
-        mode.again();
-        Some(mode)
-    }
-
-    fn again(&self) {
-        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.raw);
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        restore();
-    }
-}
-
-fn restore() {
-    if let Ok(mut before) = BEFORE.try_lock()
-        && let Some(before) = before.take()
-    {
-        let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &before);
     }
 }
