@@ -5,6 +5,7 @@
 
 mod relay;
 mod stdio;
+mod terminal;
 mod wait;
 
 use crate::plan::{Dirs, Failpoint, Failure, Id, ImageConfig, Journal, Name, Op, Options, Phase, Plan, Room, Spec};
@@ -13,6 +14,7 @@ use crate::sys;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
 use nix::errno::Errno;
+use nix::sys::stat::Mode;
 use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -72,6 +74,8 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
     if !nix::unistd::geteuid().is_root() {
         bail!("containers are made by root: try `sudo mydocker …` (what would be done: `mydocker run --dry-run …`)");
     }
+    // Every mode that we give is meant: with the caller's umask /dev/null would not be writable for all.
+    nix::sys::stat::umask(Mode::empty());
     if sys::closed_at_start(1) {
         bail!("stdout is closed: what the command writes would be lost (hint: > /dev/null)");
     }
@@ -97,8 +101,9 @@ fn attend(
 ) -> Result<u8> {
     let stdio::Streams { stage, relays, terminal } = streams;
     let signals = sys::SignalFd::all().context("cannot read signals")?;
-    let launched: Result<Launched, Failure> = launch(&prepared.plan, stage, Options { watch, failpoint });
-    wait::until_the_end(launched?, signals, relays, terminal)
+    let options = Options { watch, failpoint: failpoint.clone() };
+    let launched: Result<Launched, Failure> = launch(&prepared.plan, stage, options);
+    wait::until_the_end(launched?, signals, relays, terminal, failpoint.as_ref())
 }
 
 /// The image and the command that the words mean. If no room gives containers a root of their own, all words are the

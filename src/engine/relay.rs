@@ -11,37 +11,30 @@ pub struct Sink {
     fd: OwnedFd,
     /// How much may be written once `poll` says so: a blocking pipe or terminal of the caller's takes this much.
     at_once: usize,
-    /// What is written at the end of the input: a terminal wants ^D.
-    farewell: &'static [u8],
 }
 
 /// POSIX: a pipe that is writable has room for PIPE_BUF bytes.
 const PIPE_BUF: usize = 4096;
 const BUFFER: usize = 64 << 10;
-/// ^D, once to hand over an unfinished line and once to end the input.
-const END_OF_TERMINAL: &[u8] = &[4, 4];
 
 impl Sink {
     /// An end that nobody else holds; it is made non-blocking.
     pub fn ours(fd: OwnedFd) -> Result<Self, Errno> {
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { fd, at_once: BUFFER, farewell: &[] })
+        Ok(Self { fd, at_once: BUFFER })
     }
 
     /// An end that the caller holds too, so its flags are not ours to change.
     pub fn callers(fd: OwnedFd) -> Self {
         let file = nix::sys::stat::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-        Self { fd, at_once: if file { BUFFER } else { PIPE_BUF }, farewell: &[] }
-    }
-
-    /// Our end of the container's terminal.
-    pub fn terminal(fd: OwnedFd) -> Self {
-        Self { fd, at_once: PIPE_BUF, farewell: END_OF_TERMINAL }
+        Self { fd, at_once: if file { BUFFER } else { PIPE_BUF } }
     }
 }
 
 /// One direction of one stream.
 pub struct Relay {
+    /// What the caller calls it: stdin, stdout, stderr.
+    pub stream: &'static str,
     from: Option<OwnedFd>,
     to: Option<Sink>,
     pending: Vec<u8>,
@@ -50,8 +43,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub fn new(from: OwnedFd, to: Sink) -> Self {
-        Self { from: Some(from), to: Some(to), pending: Vec::new(), lost: None }
+    pub fn new(stream: &'static str, from: OwnedFd, to: Sink) -> Self {
+        Self { stream, from: Some(from), to: Some(to), pending: Vec::new(), lost: None }
     }
 
     /// What to wait for; `None` when there is nothing left to do.
@@ -61,6 +54,11 @@ impl Relay {
             (Some(from), Some(_)) => Some((from.as_fd(), PollFlags::POLLIN)),
             _ => None,
         }
+    }
+
+    /// Whether the input has ended and all of it is delivered, or cannot be.
+    pub fn is_over(&self) -> bool {
+        self.to.is_none()
     }
 
     /// Does what the last `interest` waited for.
@@ -76,7 +74,6 @@ impl Relay {
             // EIO: the last process has closed its side of the terminal.
             Ok(0) | Err(_) => {
                 self.from = None;
-                self.pending.extend_from_slice(self.to.as_ref().map_or(&[], |to| to.farewell));
                 self.finish();
             }
             Ok(size) => self.pending.extend_from_slice(&buffer[..size]),
@@ -107,12 +104,6 @@ impl Relay {
             self.to = None;
         }
     }
-
-    /// Nobody reads any more.
-    pub fn stop(&mut self) {
-        (self.from, self.to) = (None, None);
-        self.pending.clear();
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +123,7 @@ mod tests {
             result.read_to_end(&mut got).unwrap();
             got
         });
-        let mut relay = Relay::new(read, Sink::ours(sink.into()).unwrap());
+        let mut relay = Relay::new("stdout", read, Sink::ours(sink.into()).unwrap());
         while let Some((fd, flags)) = relay.interest() {
             nix::poll::poll(&mut [nix::poll::PollFd::new(fd, flags)], nix::poll::PollTimeout::NONE).unwrap();
             relay.turn();

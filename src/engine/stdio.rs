@@ -1,16 +1,17 @@
 //! What becomes of the caller's stdin, stdout and stderr.
 //!
-//! A pipe or a socket goes to the command as it is: no copy, no order lost, no byte altered. A file, a terminal or a
-//! device does not, because the container could open it again through `/proc/self/fd` with other rights; it is relayed
-//! through a pipe of ours. With `-t` all three are the container's own terminal.
+//! A pipe or a socket goes to the command as it is: no copy, no order lost, no byte altered. A file, a terminal, a
+//! device or a FIFO with a name does not, because the container could open it again through `/proc/self/fd` with other
+//! rights; it is relayed through a pipe of ours. With `-t` all three are the container's own terminal.
 
 use super::relay::{Relay, Sink};
-use super::wait::Terminal;
+use super::terminal::Terminal;
 use crate::plan::Stage;
 use anyhow::{Context, Result};
 use clap::ArgMatches;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat, makedev};
+use nix::sys::statfs::{FsType, fstatfs};
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -44,10 +45,18 @@ pub fn arrange(said: &ArgMatches, terminal: bool) -> Result<Streams> {
     if interactive {
         stage.stdio[0] = input(&mut relays)?;
     }
-    stage.stdio[1] = output(std::io::stdout().as_fd(), &mut relays)?;
-    stage.stdio[2] = output(std::io::stderr().as_fd(), &mut relays)?;
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    stage.stdio[1] = output("stdout", stdout.as_fd(), &mut relays)?;
+    stage.stdio[2] = match &stage.stdio[1] {
+        // `> log 2>&1`: through one pipe both arrive in the order in which they were written.
+        Some(pipe) if same(stdout.as_fd(), stderr.as_fd()) => Some(pipe.try_clone().context("cannot copy a pipe")?),
+        _ => output("stderr", stderr.as_fd(), &mut relays)?,
+    };
     Ok(Streams { stage, relays, terminal: None })
 }
+
+/// Where pipes without a name live (`linux/magic.h`, PIPEFS_MAGIC).
+const PIPEFS: FsType = FsType(0x5049_5045);
 
 /// How a stream of the caller's is treated.
 enum Kind {
@@ -60,11 +69,20 @@ enum Kind {
 
 fn kind(fd: BorrowedFd<'_>) -> Kind {
     let Ok(stat) = fstat(fd) else { return Kind::Null };
+    // No command expects EAGAIN from its stdin or stdout, and the caller wants it so.
+    let blocks = fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0);
     match SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT) {
-        SFlag::S_IFIFO | SFlag::S_IFSOCK => Kind::Passed,
+        SFlag::S_IFIFO if blocks && fstatfs(fd).is_ok_and(|stat| stat.filesystem_type() == PIPEFS) => Kind::Passed,
+        SFlag::S_IFSOCK if blocks => Kind::Passed,
         SFlag::S_IFCHR if stat.st_rdev == makedev(1, 3) => Kind::Null,
         _ => Kind::Relayed,
     }
+}
+
+/// Whether both are the same file, terminal or pipe.
+fn same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let place = |fd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    place(one).is_ok_and(|one| place(other) == Ok(one))
 }
 
 fn input(relays: &mut Vec<Relay>) -> Result<Option<OwnedFd>> {
@@ -75,20 +93,20 @@ fn input(relays: &mut Vec<Relay>) -> Result<Option<OwnedFd>> {
         Kind::Passed => Ok(Some(copy()?)),
         Kind::Relayed => {
             let (theirs, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-            relays.push(Relay::new(copy()?, Sink::ours(ours)?));
+            relays.push(Relay::new("stdin", copy()?, Sink::ours(ours)?));
             Ok(Some(theirs))
         }
     }
 }
 
-fn output(fd: BorrowedFd<'_>, relays: &mut Vec<Relay>) -> Result<Option<OwnedFd>> {
-    let copy = || fd.try_clone_to_owned().context("cannot copy an output");
+fn output(stream: &'static str, fd: BorrowedFd<'_>, relays: &mut Vec<Relay>) -> Result<Option<OwnedFd>> {
+    let copy = || fd.try_clone_to_owned().with_context(|| format!("cannot copy {stream}"));
     match kind(fd) {
         Kind::Null => Ok(None),
         Kind::Passed => Ok(Some(copy()?)),
         Kind::Relayed => {
             let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-            relays.push(Relay::new(ours, Sink::callers(copy()?)));
+            relays.push(Relay::new(stream, ours, Sink::callers(copy()?)));
             Ok(Some(theirs))
         }
     }

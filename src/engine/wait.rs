@@ -2,25 +2,20 @@
 //! process ends. Then everything that it wrote is delivered before its status is told.
 
 use super::relay::{Relay, Sink};
-use crate::plan::Launched;
+use super::terminal::{Farewell, RawMode, Terminal, follow_window};
+use crate::plan::{Failpoint, Launched};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::sync::Mutex;
-
-/// How the container's terminal is served.
-pub struct Terminal {
-    /// The caller's stdin feeds it (`-i`).
-    pub interactive: bool,
-}
 
 /// So many SIGINT or SIGTERM in a row mean it: PID 1 ignores what it has no handler for.
 const PATIENCE: u32 = 3;
+
+/// What ends a program by default and is sent to say so.
+const ENDS_US: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
 /// Waits for the end of the container: its exit status.
 pub fn until_the_end(
@@ -28,21 +23,27 @@ pub fn until_the_end(
     signals: SignalFd,
     mut relays: Vec<Relay>,
     terminal: Option<Terminal>,
+    failpoint: Option<&Failpoint>,
 ) -> Result<u8> {
-    let master = launched.handed_up.as_ref();
-    let mut raw = None;
-    if let (Some(terminal), Some(master)) = (&terminal, master) {
-        relays.push(Relay::new(master.try_clone()?, Sink::callers(std::io::stdout().as_fd().try_clone_to_owned()?)));
+    let (mut raw, mut farewell) = (None, None);
+    // A child that something killed before it made its terminal has handed none up.
+    if let (Some(terminal), Some(master)) = (terminal, &launched.handed_up) {
+        follow_window(master);
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+        relays.push(Relay::new("stdout", master.try_clone()?, Sink::callers(stdout)));
         if terminal.interactive {
             raw = RawMode::enter();
             let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
-            relays.insert(0, Relay::new(stdin, Sink::terminal(master.try_clone()?)));
+            relays.push(Relay::new("stdin", stdin, Sink::ours(master.try_clone()?)?));
+            farewell = Some(Farewell::new(master)?);
         }
     }
-    let feeds_stdin = terminal.as_ref().is_some_and(|terminal| terminal.interactive);
+    Failpoint::strike(failpoint, "engine.wait");
     let mut asked = 0;
     loop {
-        let events = wait(&launched, &signals, &relays)?;
+        let over = relays.iter().any(|relay| relay.stream == "stdin" && relay.is_over());
+        let farewell = farewell.as_mut().filter(|_| over);
+        let events = wait(&launched, &signals, &relays, farewell.map(Farewell::say))?;
         for number in events.relays {
             relays[number].turn();
         }
@@ -55,13 +56,10 @@ pub fn until_the_end(
         }
     }
     let status = sys::wait_pidfd(&launched.pidfd).context("cannot wait for the container")?;
-    if feeds_stdin {
-        relays[0].stop();
-    }
-    drain(&mut relays)?;
+    drain(&mut relays, &signals)?;
     drop(raw);
-    if let Some(errno) = relays.iter().find_map(|relay| relay.lost) {
-        bail!("what the command wrote is lost: {}", errno.desc());
+    if let Some((stream, errno)) = relays.iter().find_map(|relay| Some((relay.stream, relay.lost?))) {
+        bail!("{stream}: what the command wrote is lost: {}", errno.desc());
     }
     Ok(status as u8)
 }
@@ -72,13 +70,13 @@ struct Events {
     relays: Vec<usize>,
 }
 
-fn wait(launched: &Launched, signals: &SignalFd, relays: &[Relay]) -> Result<Events> {
+fn wait(launched: &Launched, signals: &SignalFd, relays: &[Relay], pause: Option<PollTimeout>) -> Result<Events> {
     let mut fds =
         vec![PollFd::new(launched.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let interested: Vec<_> =
         relays.iter().enumerate().filter_map(|(number, relay)| Some((number, relay.interest()?))).collect();
     fds.extend(interested.iter().map(|(_, (fd, flags))| PollFd::new(*fd, *flags)));
-    match poll(&mut fds, PollTimeout::NONE) {
+    match poll(&mut fds, pause.unwrap_or(PollTimeout::NONE)) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => bail!("cannot wait for the container: {}", errno.desc()),
     }
@@ -87,16 +85,27 @@ fn wait(launched: &Launched, signals: &SignalFd, relays: &[Relay]) -> Result<Eve
     Ok(Events { ended: ready(&fds[0]), relays })
 }
 
-/// The processes are gone; what they wrote is still in the pipes. Input that nobody will read is dropped.
-fn drain(relays: &mut [Relay]) -> Result<()> {
-    for relay in relays {
+/// The processes are gone; what they wrote is still in the pipes. Input that nobody will read is dropped. Whoever is to
+/// read may be stuck, so a signal that would end us still does.
+fn drain(relays: &mut [Relay], signals: &SignalFd) -> Result<()> {
+    for relay in relays.iter_mut().filter(|relay| relay.stream != "stdin") {
         while let Some((fd, flags)) = relay.interest() {
-            let timeout = if flags == PollFlags::POLLIN { PollTimeout::ZERO } else { PollTimeout::NONE };
-            match poll(&mut [PollFd::new(fd, flags)], timeout) {
+            let reading = flags == PollFlags::POLLIN;
+            let mut fds = [PollFd::new(fd, flags), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, if reading { PollTimeout::ZERO } else { PollTimeout::NONE }) {
                 Err(Errno::EINTR) => continue,
+                Err(errno) => bail!("{}: cannot wait for its reader: {}", relay.stream, errno.desc()),
+                Ok(_) => {}
+            }
+            let ready = fds[0].any().unwrap_or(false);
+            if std::iter::from_fn(|| signals.read()).any(|signal| ENDS_US.contains(&signal)) {
+                bail!("{}: what the command wrote is lost: its reader is stuck, and we were told to end", relay.stream);
+            }
+            match ready {
+                true => relay.turn(),
                 // Nothing to read, and no writer left that could send more: another holder of the same pipe outside.
-                Ok(0) | Err(_) => break,
-                Ok(_) => relay.turn(),
+                false if reading => break,
+                false => {}
             }
         }
     }
@@ -107,9 +116,7 @@ fn drain(relays: &mut [Relay]) -> Result<()> {
 fn pass_on(signal: i32, launched: &Launched, raw: Option<&RawMode>, asked: u32) {
     match signal {
         libc::SIGWINCH => {
-            if let (Some(master), Ok(size)) = (&launched.handed_up, sys::get_winsize(std::io::stdin())) {
-                let _ = sys::set_winsize(master, size);
-            }
+            launched.handed_up.iter().for_each(follow_window);
         }
         libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG => {}
         // Somebody stopped us, and the shell took its terminal back meanwhile.
@@ -121,51 +128,5 @@ fn pass_on(signal: i32, launched: &Launched, raw: Option<&RawMode>, asked: u32) 
         _ => {
             let _ = sys::pidfd_send_signal(&launched.pidfd, signal);
         }
-    }
-}
-
-/// The caller's terminal passes every key on; put back when this goes, and by the panic hook.
-struct RawMode {
-    raw: Termios,
-}
-
-/// How the terminal was, for whoever has to put it back.
-static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
-
-impl RawMode {
-    fn enter() -> Option<Self> {
-        if !std::io::stdin().is_terminal() {
-            return None;
-        }
-        let before = tcgetattr(std::io::stdin()).ok()?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        *BEFORE.lock().ok()? = Some(before);
-        let told = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            restore();
-            told(info);
-        }));
-        let mode = Self { raw };
-        mode.again();
-        Some(mode)
-    }
-
-    fn again(&self) {
-        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.raw);
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        restore();
-    }
-}
-
-fn restore() {
-    if let Ok(mut before) = BEFORE.try_lock()
-        && let Some(before) = before.take()
-    {
-        let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &before);
     }
 }

@@ -38,15 +38,18 @@ pub enum Fault {
     Error,
     /// The engine is killed (SIGKILL) when the step would be next.
     Kill,
+    /// The engine panics: a defect of ours, which must not spoil the caller's terminal.
+    Panic,
 }
 
 impl Failpoint {
-    /// `name:error` or `name:kill`.
+    /// `name:error`, `name:kill` or `name:panic`.
     pub fn parse(text: &str) -> Option<Self> {
         let (step, fault) = text.rsplit_once(':')?;
         let fault = match fault {
             "error" => Fault::Error,
             "kill" => Fault::Kill,
+            "panic" => Fault::Panic,
             _ => return None,
         };
         Some(Self { step: step.to_string(), fault })
@@ -160,8 +163,10 @@ fn open_folder(path: &std::path::Path) -> Result<OwnedFd, Errno> {
 
 /// What a failpoint does on the engine's side.
 fn strike(fault: Fault) -> Errno {
-    if fault == Fault::Kill {
-        let _ = nix::sys::signal::raise(nix::sys::signal::SIGKILL);
+    match fault {
+        Fault::Kill => drop(nix::sys::signal::raise(nix::sys::signal::SIGKILL)),
+        Fault::Panic => panic!("a failpoint wants it"),
+        Fault::Error => {}
     }
     Errno::EIO
 }
