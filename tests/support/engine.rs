@@ -1,0 +1,255 @@
+//! Drives a binary: the product, or any other that `MYDOCKER_BIN` names. A hang is a failure.
+
+use super::host::{PrivateHost, skip};
+use super::kernel;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// One binary, with a data root of its own on a private host.
+pub struct Engine {
+    binary: PathBuf,
+    root: PathBuf,
+    /// How long a run may take.
+    pub limit: Duration,
+    host: PrivateHost,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Done {
+    /// As a shell counts it: the exit status, or 128 + the number of the signal that ended the engine.
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+    /// The same bytes, unaltered.
+    pub stdout_bytes: Vec<u8>,
+    pub took: Duration,
+}
+
+impl Engine {
+    /// The binary under test: `MYDOCKER_BIN`, or the product as cargo has built it. `None` (and why, on stderr) if
+    /// this machine cannot run containers at all.
+    pub fn open() -> Option<Self> {
+        let named = std::env::var_os("MYDOCKER_BIN").map(PathBuf::from);
+        Self::of(&named.unwrap_or_else(|| env!("CARGO_BIN_EXE_mydocker").into()))
+    }
+
+    /// Another binary.
+    pub fn of(binary: &Path) -> Option<Self> {
+        let host = PrivateHost::enter().inspect_err(|why| skip(why)).ok()?;
+        let root = host.folder().join("root");
+        Some(Self { binary: binary.to_owned(), root, limit: Duration::from_secs(20), host })
+    }
+
+    /// The data root; made by the engine on its first start.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A folder for the test's own files, removed at the end.
+    pub fn folder(&self) -> &Path {
+        self.host.folder()
+    }
+
+    /// `BINARY words`, with our data root in `MYDOCKER_ROOT`: a student's binary that has no `--root` is not confused
+    /// by it.
+    pub fn command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(words).stdin(Stdio::null()).env("MYDOCKER_ROOT", &self.root);
+        command.env_remove("RUST_LOG").env_remove("MYDOCKER_FAILPOINT");
+        command
+    }
+
+    /// Runs it to its end, with an empty stdin.
+    pub fn run(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
+        self.finish(self.command(words))
+    }
+
+    /// Runs it with `input` on stdin, through a pipe.
+    pub fn run_with_input(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>, input: &[u8]) -> Done {
+        let mut command = self.command(words);
+        command.stdin(Stdio::piped());
+        let mut running = self.spawn(command);
+        let (mut stdin, input) = (running.stdin.take().unwrap(), input.to_owned());
+        // It may end without having read everything.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let done = running.wait();
+        writer.join().unwrap();
+        done
+    }
+
+    /// Runs a command that was altered (environment, stdin, working directory, …) to its end.
+    pub fn finish(&self, command: Command) -> Done {
+        self.spawn(command).wait()
+    }
+
+    /// Starts a command (of [`Engine::command`]) without waiting for anything; stdout and stderr are caught.
+    pub fn spawn(&self, mut command: Command) -> Running {
+        let shown = format!("{command:?}");
+        let mut child = spawn(&mut command, &shown);
+        let stdout = catch(child.stdout.take());
+        let stderr = catch(child.stderr.take());
+        let stdin = child.stdin.take();
+        Running { child, stdin, stdout, stderr, since: Instant::now(), limit: self.limit, pid: 0, shown, ended: false }
+    }
+
+    /// Starts it and waits until the container's command runs (it has been exec'ed); `Running::pid` is its pid on this
+    /// host. stdin is a pipe in `Running::stdin`: `run -i … cat` runs until that is dropped.
+    pub fn start(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Running {
+        let mut command = self.command(words);
+        command.stdin(Stdio::piped());
+        let mut running = self.spawn(command);
+        running.wait_for_command();
+        running
+    }
+}
+
+fn spawn(command: &mut Command, shown: &str) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"))
+}
+
+type Caught = Option<JoinHandle<Vec<u8>>>;
+
+fn catch(stream: Option<impl Read + Send + 'static>) -> Caught {
+    let mut stream = stream?;
+    Some(std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    }))
+}
+
+/// A run that goes on. Dropping it kills the engine and the container.
+pub struct Running {
+    child: Child,
+    pub stdin: Option<ChildStdin>,
+    stdout: Caught,
+    stderr: Caught,
+    since: Instant,
+    limit: Duration,
+    /// The container's command, as this host numbers it; 0 until `wait_for_command`.
+    pub pid: u32,
+    shown: String,
+    ended: bool,
+}
+
+impl Running {
+    /// The engine's own pid.
+    pub fn engine(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the engine has a descendant that runs another program than the engine: the container's command.
+    pub fn wait_for_command(&mut self) {
+        loop {
+            if let Some(pid) = self.find_command() {
+                self.pid = pid;
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.ended = true;
+                let (stdout, stderr) = (self.caught(0), self.caught(1));
+                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                panic!("{} ended before its command ran ({status}):\n{}{}", self.shown, text(stdout), text(stderr));
+            }
+            self.check_time("its command to run");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    fn find_command(&self) -> Option<u32> {
+        let engine = self.child.id();
+        let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let ours = program(engine)?;
+        let other = |pid: &u32| program(*pid).is_some_and(|exe| exe != ours);
+        let others: Vec<u32> = kernel::descendants(engine).into_iter().filter(other).collect();
+        let apart = |pid: &&u32| kernel::namespace(**pid, "pid") != kernel::namespace(engine, "pid");
+        // A helper of the engine's is gone in a moment; a command without a PID namespace of its own stays.
+        let patience = self.since.elapsed() > Duration::from_millis(300);
+        others.iter().find(apart).or(others.first().filter(|_| patience)).copied()
+    }
+
+    /// Waits for anything that can be asked.
+    pub fn wait_until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+        while !holds() {
+            self.check_time(what);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sends a signal to the engine.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Waits for the end; stdin is closed first. Fails when the time is over, or when something that was left behind
+    /// still holds stdout or stderr.
+    pub fn wait(mut self) -> Done {
+        drop(self.stdin.take());
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            self.check_time("its end");
+            std::thread::sleep(Duration::from_micros(500));
+        };
+        let took = self.since.elapsed();
+        self.ended = true;
+        let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        let (stdout_bytes, stderr) = (self.caught(0), self.caught(1));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Done { status, stdout: text(&stdout_bytes), stderr: text(&stderr), stdout_bytes, took }
+    }
+
+    /// Kills the container's command and waits for the engine to clean up.
+    pub fn stop(self) -> Done {
+        if self.pid != 0 {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid as i32), nix::sys::signal::Signal::SIGKILL);
+        }
+        self.wait()
+    }
+
+    fn caught(&mut self, stream: usize) -> Vec<u8> {
+        let taken = if stream == 0 { self.stdout.take() } else { self.stderr.take() };
+        let Some(thread) = taken else { return Vec::new() };
+        while !thread.is_finished() {
+            self.check_time("what holds its stdout or stderr");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        thread.join().unwrap()
+    }
+
+    fn check_time(&mut self, what: &str) {
+        if self.since.elapsed() > self.limit {
+            let family: Vec<_> = kernel::descendants(self.child.id()).into_iter().map(kernel::words).collect();
+            self.kill();
+            panic!("{}: waited {:?} for {what}; its processes: {family:?}", self.shown, self.limit);
+        }
+    }
+
+    fn kill(&mut self) {
+        if !self.ended {
+            self.ended = true;
+            let family = kernel::descendants(self.child.id());
+            let _ = self.child.kill();
+            for pid in family {
+                let _ =
+                    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+            }
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,297 @@
+//! The host guard: what a container must not change, read before and after. Any difference fails the test.
+//!
+//! Mounts, links, addresses, routes and firewall rules are those of the test's private host, where nobody else works.
+//! Cgroups and processes are the machine's, and others use them too; there only what is provably this test's counts: a
+//! cgroup by the id of a container of this root (or by the name of the test's folder), a process by the mount of that
+//! folder in its table, which every process that the test has started, or that was started in turn, has.
+
+use super::kernel;
+use inotify::{EventMask, Inotify, WatchMask};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+/// What is looked at → what is there, one line each.
+type Snapshot = BTreeMap<&'static str, BTreeSet<String>>;
+
+/// Takes a snapshot when it is made and compares when it is checked, at the latest when it is dropped.
+pub struct Guard {
+    root: PathBuf,
+    /// The name of the test's folder, which is random.
+    token: String,
+    before: Snapshot,
+    /// Tells every container that is ever made below this root.
+    births: Inotify,
+    ids: BTreeSet<String>,
+    /// What is still going away when the engine ends may take so long.
+    pub patience: Duration,
+    checked: bool,
+}
+
+impl Guard {
+    /// Watches the host, for engines that use `root`, a folder in that of the test ([`super::Engine::root`]).
+    pub fn new(root: &Path) -> Self {
+        let token = root.ancestors().filter_map(|path| path.file_name()?.to_str()).find(|name| name.len() > 16);
+        let token = token.unwrap_or_else(|| panic!("no random name in {}", root.display())).to_string();
+        for (path, mode) in [(root.to_owned(), 0o711), (root.join("containers"), 0o700)] {
+            fs::DirBuilder::new().recursive(true).mode(mode).create(path).unwrap();
+        }
+        let births = Inotify::init().unwrap();
+        births.watches().add(root.join("containers"), WatchMask::CREATE | WatchMask::MOVED_TO).unwrap();
+        let mut guard = Self {
+            root: root.to_owned(),
+            token,
+            before: Snapshot::new(),
+            births,
+            ids: BTreeSet::new(),
+            patience: Duration::from_secs(5),
+            checked: false,
+        };
+        guard.before = guard.snapshot();
+        guard
+    }
+
+    /// The ids of all containers that were ever made below this root since the guard stands.
+    pub fn ids(&mut self) -> &BTreeSet<String> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.births.read_events(&mut buffer) {
+                Ok(events) => {
+                    for event in events {
+                        assert!(!event.mask.contains(EventMask::Q_OVERFLOW), "too many containers to count");
+                        self.ids.extend(event.name.map(|name| name.to_string_lossy().into_owned()));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return &self.ids,
+                Err(error) => panic!("inotify: {error}"),
+            }
+        }
+    }
+
+    /// Every difference as it is now, one line each; empty: the host is as it was.
+    pub fn changes(&mut self) -> Vec<String> {
+        let after = self.snapshot();
+        let mut lines = Vec::new();
+        for (what, after) in &after {
+            let before = &self.before[what];
+            lines.extend(after.difference(before).map(|line| format!("{what}: + {line}")));
+            lines.extend(before.difference(after).map(|line| format!("{what}: - {line}")));
+        }
+        lines
+    }
+
+    /// Panics with what has changed, if it does not go away by itself in a moment.
+    pub fn check(mut self) {
+        self.compare();
+    }
+
+    fn compare(&mut self) {
+        self.checked = true;
+        let end = Instant::now() + self.patience;
+        loop {
+            let changes = self.changes();
+            if changes.is_empty() {
+                return;
+            }
+            if Instant::now() > end {
+                panic!("the host is not as it was:\n  {}", changes.join("\n  "));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        self.ids();
+        BTreeMap::from([
+            ("mounts", mounts()),
+            ("links and addresses", json(&["-j", "address"])),
+            (
+                "routes",
+                &json(&["-j", "route", "show", "table", "all"]) | &json(&["-j", "-6", "route", "show", "table", "all"]),
+            ),
+            ("firewall", firewall()),
+            ("kernel parameters", parameters()),
+            ("cgroups", self.cgroups()),
+            ("processes", self.processes()),
+            ("state", self.state()),
+        ])
+    }
+
+    /// Folders in any hierarchy that bear one of our names, wherever they stand. `/mydocker` itself is not one: the
+    /// first container makes it, and it stays.
+    fn cgroups(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<PathBuf> = kernel::hierarchies().into_iter().map(|tree| tree.at).collect();
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+                let ours = name.contains(&self.token) || self.ids.iter().any(|id| name.contains(id.as_str()));
+                if ours || found.contains(&folder.display().to_string()) {
+                    found.insert(path.display().to_string());
+                }
+                open.push(path);
+            }
+        }
+        found
+    }
+
+    /// Living processes that bear our mark, other than the test itself.
+    fn processes(&self) -> BTreeSet<String> {
+        let marked = |mount: &kernel::Mount| {
+            [&mount.root, &mount.at, &mount.source].iter().any(|text| text.contains(&self.token))
+                || mount.super_options.iter().any(|option| option.contains(&self.token))
+        };
+        let ours = |pid: &u32| *pid != std::process::id() && kernel::mounts(pid).iter().any(marked);
+        let shown = |pid: u32| {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let parent = kernel::status(pid, "PPid").unwrap_or_default();
+            format!("{pid} (parent {parent}) {} {:?}", comm.trim(), kernel::words(pid))
+        };
+        kernel::processes().into_iter().filter(ours).map(shown).collect()
+    }
+
+    /// The state folders, and the images: no container may change a file of one.
+    fn state(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for folder in ["containers", "names", "run"] {
+            walk(&self.root.join(folder), &mut |path, _| {
+                // Folders that all containers share appear with the first one.
+                let shared = path.ends_with("run/journal");
+                if !shared {
+                    found.insert(path.display().to_string());
+                }
+            });
+        }
+        for folder in ["layers", "images"] {
+            // What a crash leaves half done hides behind a dot.
+            for entry in fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if name.as_encoded_bytes().starts_with(b".") && name != ".lock" {
+                    found.insert(entry.path().display().to_string());
+                }
+            }
+            let known = self.before.get("state");
+            let new = |line: &str| known.is_some_and(|known| !known.iter().any(|other| other.starts_with(line)));
+            walk(&self.root.join(folder), &mut |path, meta| {
+                let name = format!("{} ", path.display());
+                // An image may be new; what was there must be as it was. (A folder's time changes with new neighbours.)
+                if !meta.is_dir() && !path.ends_with(".lock") && !(self.image_is_new(path) && new(&name)) {
+                    let time = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+                    found.insert(format!(
+                        "{name}inode {} mode {:o} size {} time {time}",
+                        meta.ino(),
+                        meta.mode(),
+                        meta.len()
+                    ));
+                }
+            });
+        }
+        found
+    }
+
+    /// Whether nothing of the image (the folder below `layers` or `images`) of this path was there before.
+    fn image_is_new(&self, path: &Path) -> bool {
+        let image: PathBuf = path.strip_prefix(&self.root).unwrap_or(path).components().take(2).collect();
+        let prefix = format!("{}/", self.root.join(image).display());
+        self.before.get("state").is_some_and(|known| !known.iter().any(|line| line.starts_with(&prefix)))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.checked && !thread::panicking() {
+            self.compare();
+        }
+    }
+}
+
+/// Each with its propagation.
+fn mounts() -> BTreeSet<String> {
+    let shown = |mount: kernel::Mount| {
+        let propagation = if mount.propagation.is_empty() { "private".into() } else { mount.propagation.join(" ") };
+        format!(
+            "{} ({} {} {}) {} {propagation}",
+            mount.at,
+            mount.kind,
+            mount.source,
+            mount.root,
+            mount.options.join(",")
+        )
+    };
+    numbered(kernel::mounts("thread-self").into_iter().map(shown))
+}
+
+/// The same line twice is two things.
+fn numbered(lines: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    let mut set = BTreeSet::new();
+    for line in lines {
+        let count = counts.entry(line.clone()).and_modify(|count| *count += 1).or_insert(1);
+        set.insert(if *count > 1 { format!("{line} #{count}") } else { line });
+    }
+    set
+}
+
+/// What `ip` lists, one object a line; without `ip`, what `/proc/net` has.
+fn json(words: &[&str]) -> BTreeSet<String> {
+    match Command::new("ip").args(words).output() {
+        Ok(output) => {
+            let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            numbered(list.into_iter().map(|object| object.to_string()))
+        }
+        Err(_) => ["dev", "if_inet6", "fib_trie", "route"]
+            .iter()
+            .filter_map(|name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).ok())
+            .flat_map(|text| text.lines().map(|line| line.split_whitespace().take(1).collect()).collect::<Vec<_>>())
+            .collect(),
+    }
+}
+
+/// Tables, chains and rules, without their counters.
+fn firewall() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for program in ["iptables-save", "ip6tables-save"] {
+        // Not installed: then no engine can have used it either.
+        let Ok(output) = Command::new(program).output() else { continue };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let plain = |line: &str| line.split(" [").next().unwrap_or(line).to_string();
+        found.extend(
+            text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{program}: {}", plain(line))),
+        );
+    }
+    found
+}
+
+/// Parameters that an engine is known to touch; those of the network are the private host's.
+fn parameters() -> BTreeSet<String> {
+    let names = [
+        "net/ipv4/ip_forward",
+        "net/ipv6/conf/all/forwarding",
+        "net/ipv4/ip_unprivileged_port_start",
+        "net/ipv4/ping_group_range",
+        "kernel/hostname",
+        "kernel/domainname",
+        "kernel/core_pattern",
+        "kernel/shmmax",
+        "fs/mqueue/msg_max",
+    ];
+    let value = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    names.iter().map(|name| format!("{name} = {}", value(name).trim())).collect()
+}
+
+/// Every path below `folder`, with what `lstat` says; follows no link.
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path, &fs::Metadata)) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
+        visit(&path, &meta);
+        if meta.is_dir() {
+            walk(&path, visit);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A host of one's own for the calling thread: namespaces belong to threads, and what a thread starts inherits them.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use std::io::Write;
+use std::path::Path;
+
+/// The thread's own mounts (all of them shared, as systemd has it) and network. The folder of the test is bound onto
+/// itself: every process that the test starts has that mount in its table, and can be told by it.
+pub struct PrivateHost {
+    folder: tempfile::TempDir,
+}
+
+impl PrivateHost {
+    /// Or why this machine cannot.
+    pub fn enter() -> Result<Self, String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err("only root can make containers".to_string());
+        }
+        // What an engine leaves behind becomes a child of ours, and not a stranger's.
+        nix::sys::prctl::set_child_subreaper(true).map_err(|errno| format!("PR_SET_CHILD_SUBREAPER: {errno}"))?;
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| format!("no private host: unshare(CLONE_NEWNS | CLONE_NEWNET): {errno}"))?;
+        let change = |flags| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flags, None::<&str>);
+        // First out of the machine's own peer groups, then into new ones.
+        change(MsFlags::MS_PRIVATE).and_then(|()| change(MsFlags::MS_SHARED)).map_err(|errno| format!("/: {errno}"))?;
+        let folder = tempfile::Builder::new().prefix("mydocker-test-").tempdir().map_err(|error| error.to_string())?;
+        mount(Some(folder.path()), folder.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|errno| format!("{}: {errno}", folder.path().display()))?;
+        // As on every host. Without `ip` it stays down, which is a host too.
+        let _ = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        Ok(Self { folder })
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for PrivateHost {
+    fn drop(&mut self) {
+        let _ = umount2(self.folder.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+/// Says on the real stderr, past the harness, that a test was not run, and why.
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "skipped: {}: {why}", thread.name().unwrap_or("?"));
+}

@@ -1,0 +1,25 @@
+//! What the black-box tests share: a private host, a driver for the binary, the host guard, and readers of `/proc`.
+//!
+//! ```ignore
+//! let Some(engine) = Engine::open() else { return };          // prints why not, if this machine cannot
+//! let guard = Guard::new(engine.root());
+//! let done = engine.run(["run", "--rm", "busybox", "sh", "-c", "exit 3"]);
+//! assert_eq!(done.status, 3);
+//! guard.check();                                              // panics with what has changed
+//! ```
+//!
+//! `Engine::open` takes the calling thread into a **private host**: a mount namespace in which every mount is shared,
+//! as systemd has it (the strictest place for an engine to be), and a network namespace of its own. What appears in
+//! there is the test's own doing, so the guard's answer is exact although other tests run beside it. Start engines only
+//! from the test's own thread, or from one that it has spawned.
+
+#![allow(dead_code, unused_imports, reason = "every test binary uses its own part")]
+
+mod engine;
+mod guard;
+mod host;
+pub mod kernel;
+
+pub use engine::{Done, Engine, Running};
+pub use guard::Guard;
+pub use host::{PrivateHost, skip};
