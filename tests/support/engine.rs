@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,8 +59,14 @@ impl Engine {
     /// `BINARY words`, with our data root in `MYDOCKER_ROOT`: a student's binary that has no `--root` is not confused
     /// by it.
     pub fn command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.args(words).stdin(Stdio::null()).env("MYDOCKER_ROOT", &self.root);
+        self.command_under(&[], words)
+    }
+
+    /// `PROGRAM… BINARY words`.
+    pub fn command_under(&self, program: &[&str], words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let line: Vec<&OsStr> = program.iter().map(OsStr::new).chain([self.binary.as_os_str()]).collect();
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).args(words).stdin(Stdio::null()).env("MYDOCKER_ROOT", &self.root);
         command.env_remove("RUST_LOG").env_remove("MYDOCKER_FAILPOINT");
         command
     }
@@ -95,7 +101,8 @@ impl Engine {
         let stdout = catch(child.stdout.take());
         let stderr = catch(child.stderr.take());
         let stdin = child.stdin.take();
-        Running { child, stdin, stdout, stderr, since: Instant::now(), limit: self.limit, pid: 0, shown, ended: false }
+        let (since, limit, binary) = (Instant::now(), self.limit, self.binary.canonicalize().ok());
+        Running { child, stdin, stdout, stderr, since, limit, pid: 0, binary, shown, ended: false }
     }
 
     /// Starts it and waits until the container's command runs (it has been exec'ed); `Running::pid` is its pid on this
@@ -106,6 +113,23 @@ impl Engine {
         let mut running = self.spawn(command);
         running.wait_for_command();
         running
+    }
+
+    /// The same; `Err` if it ended before its command ran.
+    pub fn try_start(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Running, Done> {
+        self.try_start_under(&[], words)
+    }
+
+    /// The same, with the binary started by another program (`strace …`).
+    pub fn try_start_under(
+        &self,
+        program: &[&str],
+        words: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Running, Done> {
+        let mut command = self.command_under(program, words);
+        command.stdin(Stdio::piped());
+        let mut running = self.spawn(command);
+        if running.runs() { Ok(running) } else { Err(running.wait()) }
     }
 }
 
@@ -125,7 +149,7 @@ fn catch(stream: Option<impl Read + Send + 'static>) -> Caught {
     }))
 }
 
-/// A run that goes on. Dropping it kills the engine and the container.
+/// A run that goes on. Dropping it kills the container's command and waits until the engine has cleaned up.
 pub struct Running {
     child: Child,
     pub stdin: Option<ChildStdin>,
@@ -135,6 +159,7 @@ pub struct Running {
     limit: Duration,
     /// The container's command, as this host numbers it; 0 until `wait_for_command`.
     pub pid: u32,
+    binary: Option<PathBuf>,
     shown: String,
     ended: bool,
 }
@@ -147,16 +172,23 @@ impl Running {
 
     /// Waits until the engine has a descendant that runs another program than the engine: the container's command.
     pub fn wait_for_command(&mut self) {
+        if !self.runs() {
+            let (stdout, stderr) = (self.caught(0), self.caught(1));
+            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+            panic!("{} ended before its command ran:\n{}{}", self.shown, text(stdout), text(stderr));
+        }
+    }
+
+    /// Waits until the command runs (true) or the engine has ended (false).
+    fn runs(&mut self) -> bool {
         loop {
             if let Some(pid) = self.find_command() {
                 self.pid = pid;
-                return;
+                return true;
             }
-            if let Some(status) = self.child.try_wait().unwrap() {
-                self.ended = true;
-                let (stdout, stderr) = (self.caught(0), self.caught(1));
-                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-                panic!("{} ended before its command ran ({status}):\n{}{}", self.shown, text(stdout), text(stderr));
+            // Asked without reaping it, so that `wait` gets its status.
+            if !kernel::alive(self.child.id()) {
+                return false;
             }
             self.check_time("its command to run");
             std::thread::sleep(Duration::from_micros(500));
@@ -166,8 +198,8 @@ impl Running {
     fn find_command(&self) -> Option<u32> {
         let engine = self.child.id();
         let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let ours = program(engine)?;
-        let other = |pid: &u32| program(*pid).is_some_and(|exe| exe != ours);
+        let ours = [program(engine), self.binary.clone()];
+        let other = |pid: &u32| program(*pid).is_some_and(|exe| !ours.contains(&Some(exe)));
         let others: Vec<u32> = kernel::descendants(engine).into_iter().filter(other).collect();
         let apart = |pid: &&u32| kernel::namespace(**pid, "pid") != kernel::namespace(engine, "pid");
         // A helper of the engine's is gone in a moment; a command without a PID namespace of its own stays.
@@ -191,29 +223,36 @@ impl Running {
     /// Waits for the end; stdin is closed first. Fails when the time is over, or when something that was left behind
     /// still holds stdout or stderr.
     pub fn wait(mut self) -> Done {
-        drop(self.stdin.take());
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            self.check_time("its end");
-            std::thread::sleep(Duration::from_micros(500));
-        };
+        let status = self.wait_for_engine();
         let took = self.since.elapsed();
-        self.ended = true;
         let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         let (stdout_bytes, stderr) = (self.caught(0), self.caught(1));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Done { status, stdout: text(&stdout_bytes), stderr: text(&stderr), stdout_bytes, took }
     }
 
-    /// Kills the container's command and waits for the engine to clean up.
-    pub fn stop(self) -> Done {
-        if self.pid != 0 {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid as i32), nix::sys::signal::Signal::SIGKILL);
-        }
+    /// Kills the container's command and waits for the engine, which cleans up; [`Done::status`] is 137 then.
+    pub fn stop(mut self) -> Done {
+        self.kill_command();
         self.wait()
+    }
+
+    fn kill_command(&mut self) {
+        if self.pid != 0 {
+            kill(self.pid);
+        }
+    }
+
+    fn wait_for_engine(&mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.ended = true;
+                return status;
+            }
+            self.check_time("its end");
+            std::thread::sleep(Duration::from_micros(500));
+        }
     }
 
     fn caught(&mut self, stream: usize) -> Vec<u8> {
@@ -229,20 +268,17 @@ impl Running {
     fn check_time(&mut self, what: &str) {
         if self.since.elapsed() > self.limit {
             let family: Vec<_> = kernel::descendants(self.child.id()).into_iter().map(kernel::words).collect();
-            self.kill();
+            self.kill_all();
             panic!("{}: waited {:?} for {what}; its processes: {family:?}", self.shown, self.limit);
         }
     }
 
-    fn kill(&mut self) {
+    fn kill_all(&mut self) {
         if !self.ended {
             self.ended = true;
             let family = kernel::descendants(self.child.id());
             let _ = self.child.kill();
-            for pid in family {
-                let _ =
-                    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
-            }
+            family.into_iter().for_each(kill);
             let _ = self.child.wait();
         }
     }
@@ -250,6 +286,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.kill();
+        if !self.ended && !std::thread::panicking() {
+            self.kill_command();
+            self.wait_for_engine();
+        }
+        self.kill_all();
     }
+}
+
+fn kill(pid: u32) {
+    use nix::sys::signal::{Signal, kill};
+    let _ = kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGKILL);
 }

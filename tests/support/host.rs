@@ -46,5 +46,7 @@ impl Drop for PrivateHost {
 /// Says on the real stderr, past the harness, that a test was not run, and why.
 pub fn skip(why: &str) {
     let thread = std::thread::current();
-    let _ = writeln!(std::io::stderr(), "skipped: {}: {why}", thread.name().unwrap_or("?"));
+    // On a line of its own, also behind the harness's `test NAME ... `; in one write, so that none comes between.
+    let line = format!("\nskipped: {}: {why}\n", thread.name().unwrap_or("?"));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

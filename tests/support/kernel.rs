@@ -1,6 +1,11 @@
 //! What the kernel says about a process: `/proc/PID`, read from outside.
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 
 /// The inode of one of the process's namespaces (`uts`, `pid`, `mnt`, `ipc`, `net`, `cgroup`, `user`), as `uts:[4026…]`.
@@ -100,9 +105,26 @@ fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
-/// The mount table that `process` sees (a pid, or `thread-self`).
+/// The mount table that `process` sees (a pid, or `thread-self`): what lies below its root.
 pub fn mounts(process: impl std::fmt::Display) -> Vec<Mount> {
-    let text = fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap_or_default();
+    table(&fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap_or_default())
+}
+
+/// The whole mount table of the process's namespace, also of what its root hides.
+pub fn whole_mounts(pid: u32) -> Result<Vec<Mount>, Errno> {
+    // In there, /proc is another; so our own folder in it is opened out here.
+    let us = std::sync::Mutex::new(None);
+    let here = || {
+        let us: fs::File = us.lock().unwrap().take().unwrap();
+        let file = nix::fcntl::openat(us, "mountinfo", OFlag::O_RDONLY, Mode::empty())?;
+        let mut text = String::new();
+        fs::File::from(file).read_to_string(&mut text).map_err(|_| Errno::EIO)?;
+        Ok(table(&text))
+    };
+    join(pid, "mnt", || *us.lock().unwrap() = fs::File::open("/proc/thread-self").ok(), here)?
+}
+
+fn table(text: &str) -> Vec<Mount> {
     text.lines().filter_map(Mount::parse).collect()
 }
 
@@ -150,4 +172,34 @@ pub fn cgroup(pid: u32, controller: &str) -> Option<PathBuf> {
     let tree = trees.iter().find(|tree| tree.controllers.is_empty())?;
     let has = fs::read_to_string(tree.at.join("cgroup.controllers")).ok()?;
     has.split_whitespace().any(|name| name == controller).then(|| tree.at.join(v2.unwrap_or_default()))
+}
+
+/// Does `f` in a thread that has joined one of the process's namespaces, and looks at the kernel from in there. For
+/// `mnt` the thread's root is the root of that whole namespace, which is more than a `chroot` shows.
+pub fn inside<T: Send>(pid: u32, kind: &str, f: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    join(pid, kind, || (), f)
+}
+
+fn join<T: Send>(pid: u32, kind: &str, before: impl FnOnce() + Send, f: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    let flag = match kind {
+        "mnt" => CloneFlags::CLONE_NEWNS,
+        "net" => CloneFlags::CLONE_NEWNET,
+        "uts" => CloneFlags::CLONE_NEWUTS,
+        other => panic!("`{other}` cannot be joined by a thread here"),
+    };
+    let file = fs::File::open(format!("/proc/{pid}/ns/{kind}")).map_err(|_| Errno::ESRCH)?;
+    apart(|| {
+        before();
+        nix::sched::setns(file, flag)?;
+        Ok(f())
+    })
+}
+
+/// Does `f` in a thread whose root and working directory are its own, so that it may change them.
+pub fn apart<T: Send>(f: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
+    let thread = || {
+        nix::sched::unshare(CloneFlags::CLONE_FS)?;
+        f()
+    };
+    std::thread::scope(|scope| scope.spawn(thread).join().unwrap())
 }

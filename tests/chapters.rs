@@ -1,0 +1,160 @@
+//! The chapters' checks, on every chapter's program and on the product: what a chapter promises holds from there on,
+//! and did not hold before.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+#[path = "chapters/ch01.rs"]
+mod ch01;
+#[path = "chapters/ch02.rs"]
+mod ch02;
+#[path = "chapters/ch03.rs"]
+mod ch03;
+#[path = "chapters/check.rs"]
+mod check;
+
+use check::{Check, Fault, Finding, Subject};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::skip;
+
+const CHAPTERS: [&[Check]; 3] = [ch01::CHECKS, ch02::CHECKS, ch03::CHECKS];
+
+/// Checks that the chapter before passes too, and why that is no defect of the check.
+const HELD_BEFORE: [(&str, &str); 3] = [
+    ("exit status", "a process without any wall has one too, and no chapter may lose it"),
+    ("words arrive as they were typed", "the same: the process is there before its walls"),
+    ("no descriptor of the host", "the same: nothing may leak from the first program on"),
+];
+
+fn checks() -> impl Iterator<Item = &'static Check> {
+    CHAPTERS.into_iter().flatten()
+}
+
+/// The product, or the binary that `MYDOCKER_BIN` names, up to the chapter that `MYDOCKER_CHAPTER` says.
+#[test]
+fn the_binary() {
+    let named = std::env::var_os("MYDOCKER_BIN").map(PathBuf::from);
+    let binary = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_mydocker").into());
+    let last = std::env::var("MYDOCKER_CHAPTER").ok().and_then(|text| text.parse().ok()).unwrap_or(CHAPTERS.len());
+    let Some(subject) = Subject::new(&binary, &[]) else { return };
+    let findings: Vec<_> =
+        checks().filter(|check| check.chapter <= last).map(|check| (check, subject.ask(check, true))).collect();
+    let faults = findings.iter().filter(|(_, finding)| is_fault(finding)).count();
+    if faults > 0 {
+        say(&findings.iter().map(|(check, finding)| sentence(check, finding)).collect::<String>());
+    }
+    assert_eq!(faults, 0, "checks failed; see above");
+    for (check, finding) in &findings {
+        if let Err(Fault::Cannot(why)) = finding {
+            skip(&format!("chapter {:02}, {}: {why}", check.chapter, check.name));
+        }
+    }
+}
+
+/// Checks 1 to N pass on chapter N's program, those of N fail on that of N-1, and all pass on the product.
+#[test]
+fn the_matrix() {
+    let product = Path::new(env!("CARGO_BIN_EXE_mydocker"));
+    let examples = examples(product);
+    // Before chapter 01 there is a process without walls.
+    let mut programs = vec![("ch00".to_string(), examples.join("ch01"), &["--without", "namespaces"][..])];
+    for chapter in 1..=CHAPTERS.len() {
+        programs.push((format!("ch{chapter:02}"), examples.join(format!("ch{chapter:02}")), &[]));
+    }
+    programs.push(("product".to_string(), product.to_owned(), &[]));
+    let ask = |(number, (_, binary, extra)): (usize, &(String, PathBuf, &[&'static str]))| {
+        let subject = Subject::new(binary, extra)?;
+        Some(checks().map(|check| subject.ask(check, check.chapter <= number)).collect::<Vec<_>>())
+    };
+    // Each in a thread, for each has a host of its own.
+    let columns: Vec<Vec<Finding>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = programs.iter().enumerate().map(|program| scope.spawn(move || ask(program))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    if columns.len() < programs.len() {
+        return skip("this machine cannot run containers");
+    }
+    let mut text = format!("\n{:<48}", "");
+    programs.iter().for_each(|(name, ..)| text.push_str(&format!(" {name:<8}")));
+    let mut defects = String::new();
+    for (row, check) in checks().enumerate() {
+        text.push_str(&format!("\n{:02} {:<45}", check.chapter, check.name));
+        for (number, column) in columns.iter().enumerate() {
+            text.push_str(&format!(" {:<8}", mark(&column[row])));
+            let held = HELD_BEFORE.iter().any(|(name, _)| *name == check.name);
+            if number >= check.chapter && is_fault(&column[row]) {
+                defects.push_str(&format!("{}: {}", programs[number].0, sentence(check, &column[row])));
+            }
+            if number + 1 == check.chapter && column[row].is_ok() && !held {
+                defects
+                    .push_str(&format!("{}: {} passes already: it proves nothing\n", programs[number].0, check.name));
+            }
+        }
+    }
+    say(&format!("{text}\n\n+ holds, x wrong, . not reached yet, - this machine cannot\n"));
+    assert!(defects.is_empty(), "\n{defects}");
+}
+
+/// The positive control of the climb: out of a chroot it leads to the host.
+#[test]
+fn a_chroot_can_be_climbed_out_of() {
+    let Some(engine) = support::Engine::open() else { return };
+    let (jail, canary) = (engine.folder().join("jail"), engine.folder().join("canary"));
+    std::fs::create_dir_all(jail.join("below")).unwrap();
+    std::fs::write(&canary, "alive").unwrap();
+    assert_eq!(ch03::climb(&jail.to_string_lossy(), &canary), Ok(true));
+}
+
+fn is_fault(finding: &Finding) -> bool {
+    matches!(finding, Err(Fault::Wrong(_) | Fault::NotReached(_)))
+}
+
+fn mark(finding: &Finding) -> &'static str {
+    match finding {
+        Ok(()) => "+",
+        Err(Fault::Wrong(_)) => "x",
+        Err(Fault::NotReached(_)) => ".",
+        Err(Fault::Cannot(_)) => "-",
+    }
+}
+
+fn sentence(check: &Check, finding: &Finding) -> String {
+    let (word, text) = match finding {
+        Ok(()) => ("ok", ""),
+        Err(Fault::Wrong(text)) => ("WRONG", text.as_str()),
+        Err(Fault::NotReached(text)) => ("not reached yet", text.as_str()),
+        Err(Fault::Cannot(text)) => ("this machine cannot", text.as_str()),
+    };
+    let text = if text.is_empty() { String::new() } else { format!("\n    {text}") };
+    format!("chapter {:02}, {}: {word}{text}\n", check.chapter, check.name)
+}
+
+/// Past the harness, which shows only what failed.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// The folder of the chapters' programs, built as the product was: `cargo test --test chapters` alone builds none.
+fn examples(product: &Path) -> PathBuf {
+    let folder = product.parent().unwrap();
+    let part = |path: Option<&Path>| path.and_then(|path| path.file_name()?.to_str()).map(str::to_string);
+    // Without cargo (a machine that got only the binaries) those that are there must do.
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut command = Command::new(cargo);
+        command.args(["build", "--quiet", "--locked", "--offline", "--examples", "--target-dir"]);
+        let triple = part(folder.parent()).filter(|name| name.matches('-').count() >= 2);
+        match &triple {
+            Some(triple) => command.arg(folder.ancestors().nth(2).unwrap()).args(["--target", triple]),
+            None => command.arg(folder.parent().unwrap()),
+        };
+        if part(Some(folder)).as_deref() == Some("release") {
+            command.arg("--release");
+        }
+        let built = command.current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        let built = built.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert!(built.status.success(), "{command:?}: {}", String::from_utf8_lossy(&built.stderr));
+    }
+    folder.join("examples")
+}

@@ -1,0 +1,156 @@
+//! Chapter 01: the container's command has namespaces of its own, and what it does in them the host does not notice.
+
+use super::check::{Check, Fault, Finding, Subject, expect, random, same, wrong};
+use crate::support::kernel;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+pub const CHECKS: &[Check] = &[
+    Check { chapter: 1, name: "uts namespace", ask: |subject| own_namespace(subject, "uts") },
+    Check { chapter: 1, name: "pid namespace", ask: |subject| own_namespace(subject, "pid") },
+    Check { chapter: 1, name: "mnt namespace", ask: |subject| own_namespace(subject, "mnt") },
+    Check { chapter: 1, name: "ipc namespace", ask: |subject| own_namespace(subject, "ipc") },
+    Check { chapter: 1, name: "net namespace", ask: |subject| own_namespace(subject, "net") },
+    Check { chapter: 1, name: "the command is process 1", ask: process_one },
+    Check { chapter: 1, name: "/proc shows only its own processes", ask: own_proc },
+    Check { chapter: 1, name: "the host does not see its mounts", ask: mounts_stay_inside },
+    Check { chapter: 1, name: "a host name of its own", ask: host_name },
+    Check { chapter: 1, name: "the host's addresses are not there", ask: addresses },
+    Check { chapter: 1, name: "the last process takes the others along", ask: no_survivors },
+    Check { chapter: 1, name: "exit status", ask: exit_status },
+    Check { chapter: 1, name: "words arrive as they were typed", ask: words },
+    Check { chapter: 1, name: "no descriptor of the host", ask: descriptors },
+];
+
+/// `/proc/PID/ns/KIND` is another inode than ours.
+pub fn own_namespace(subject: &Subject, kind: &str) -> Finding {
+    let running = subject.idle(&[])?;
+    let theirs = kernel::namespace(running.pid, kind);
+    // The engine's, for the test's own thread has left some of the machine's.
+    let ours = kernel::namespace(running.engine(), kind);
+    expect(theirs.is_some() && theirs != ours, || {
+        format!("/proc/{}/ns/{kind}: {theirs:?}, and that is the host's too", running.pid)
+    })
+}
+
+fn process_one(subject: &Subject) -> Finding {
+    let running = subject.idle(&[])?;
+    let numbers = kernel::status(running.pid, "NSpid").unwrap_or_default();
+    let levels: Vec<_> = numbers.split_whitespace().collect();
+    expect(levels.len() > 1 && levels.last() == Some(&"1"), || format!("NSpid of the command: {numbers}, expected … 1"))
+}
+
+/// `/proc` in there lists the processes of its PID namespace, as the kernel lists them out here, and no others.
+fn own_proc(subject: &Subject) -> Finding {
+    let running = subject.idle(&[])?;
+    let entries = fs::read_dir(format!("/proc/{}/root/proc", running.pid));
+    let Ok(entries) = entries else { return wrong("its /proc cannot be listed") };
+    let shown: BTreeSet<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let namespace = kernel::namespace(running.pid, "pid");
+    let members = kernel::processes().into_iter().filter(|pid| kernel::namespace(*pid, "pid") == namespace);
+    let inner = |pid| kernel::status(pid, "NSpid")?.split_whitespace().last()?.parse().ok();
+    same("/proc in the container", shown, members.filter_map(inner).collect())
+}
+
+/// Every mount of the host is shared here, as systemd has it: without private propagation each mount of the container
+/// would appear on the host, and each change of propagation shows as well.
+fn mounts_stay_inside(subject: &Subject) -> Finding {
+    let name = format!("mount-{:x}", random(0, u64::MAX));
+    let at = subject.engine.folder().join(&name);
+    fs::create_dir(&at).unwrap();
+    let before = kernel::mounts("thread-self");
+    // Where the container may not mount, the mounts that the engine makes in it have to show it.
+    let script = format!("mount -t tmpfs {name} {} 2>/dev/null; exec cat", at.display());
+    let mut running = subject.start(&[], &["sh", "-c", &script])?;
+    let pid = running.pid;
+    running.wait_until("the shell to be done", || kernel::words(pid).first().is_some_and(|word| word == "cat"));
+    let after = kernel::mounts("thread-self");
+    let inside = kernel::mounts(pid);
+    drop(running);
+    if after.iter().any(|mount| mount.source == name) {
+        nix::mount::umount2(&at, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+    let new: Vec<_> = after.iter().filter(|mount| !before.contains(mount)).collect();
+    expect(new.is_empty(), || format!("the host's mount table has got {new:?}"))?;
+    expect(before.len() == after.len(), || "the host's mount table has lost something".to_string())?;
+    let own = inside.iter().filter(|mount| !before.contains(mount)).count();
+    expect(own > 0, || "the container's mount table is the host's, line by line".to_string())
+}
+
+fn host_name(subject: &Subject) -> Finding {
+    let (name, ours) = (format!("host-{:x}", random(0, u64::MAX)), nix::unistd::gethostname().unwrap());
+    let running = subject.start_any(&[&["--hostname", &name], &["-h", &name]], &["cat"])?;
+    let inside = kernel::inside(running.pid, "uts", || nix::unistd::gethostname().unwrap());
+    same("the host's own name", nix::unistd::gethostname().unwrap(), ours)?;
+    match inside {
+        Ok(inside) => same("gethostname in the container", inside, name.into()),
+        Err(errno) => wrong(format!("its UTS namespace cannot be joined: {errno}")),
+    }
+}
+
+/// An address that the host has at random is not in the container's tables.
+fn addresses(subject: &Subject) -> Finding {
+    let address = format!("198.18.{}.{}", random(0, 255), random(1, 255));
+    let ip = |verb| {
+        let words = ["address", verb, &format!("{address}/32"), "dev", "lo"];
+        Command::new("ip").args(words).status().is_ok_and(|status| status.success())
+    };
+    if !ip("add") {
+        return Err(Fault::Cannot("`ip address add` does not work".to_string()));
+    }
+    let shown = subject.idle(&[]).map(|running| {
+        let table = |pid: u32| fs::read_to_string(format!("/proc/{pid}/net/fib_trie")).unwrap_or_default();
+        (table(running.engine()).contains(&address), table(running.pid).contains(&address))
+    });
+    assert!(ip("del"));
+    let (outside, inside) = shown?;
+    assert!(outside, "the engine itself does not run on the test's host");
+    expect(!inside, || format!("/proc/PID/net has {address}, which is the host's"))
+}
+
+/// A process left in the background ends with process 1 of its PID namespace.
+fn no_survivors(subject: &Subject) -> Finding {
+    let seconds = random(100_000, 900_000).to_string();
+    let script = format!("sleep {seconds} & exec cat");
+    let mut running = subject.start(&[], &["sh", "-c", &script])?;
+    let pid = running.pid;
+    running.wait_until("the shell to be done", || kernel::words(pid).first().is_some_and(|word| word == "cat"));
+    let sleeper =
+        || kernel::processes().into_iter().find(|pid| kernel::words(*pid).ends_with(std::slice::from_ref(&seconds)));
+    running.wait_until("the process in the background", || sleeper().is_some());
+    drop(running);
+    match sleeper() {
+        None => Ok(()),
+        Some(pid) => {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+            wrong(format!("process {pid} (sleep {seconds}) has outlived its container"))
+        }
+    }
+}
+
+fn exit_status(subject: &Subject) -> Finding {
+    for status in [0, 3, 125, 255] {
+        let done = subject.run(&[], &["sh", "-c", &format!("exit {status}")])?;
+        same(&format!("`exit {status}`"), done.status, status)?;
+    }
+    Ok(())
+}
+
+/// Not joined by spaces and split again; no shell has looked at them.
+fn words(subject: &Subject) -> Finding {
+    let words = ["sh", "-c", "exec cat", "two words", "", "*", "$HOME", "-v", "--", "it's"];
+    let mut running = subject.start(&[], &[&words[..2], &["read line"], &words[3..]].concat())?;
+    let pid = running.pid;
+    running.wait_until("its words", || !kernel::words(pid).is_empty());
+    let expected: Vec<String> = words.iter().map(|word| word.replace("exec cat", "read line")).collect();
+    same("/proc/PID/cmdline", kernel::words(pid), expected)
+}
+
+/// Standard input, output, error: a folder of the host held open would be a way out (CVE-2024-21626).
+fn descriptors(subject: &Subject) -> Finding {
+    let running = subject.idle(&[])?;
+    let entries = fs::read_dir(format!("/proc/{}/fd", running.pid)).unwrap().flatten();
+    let open: BTreeSet<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    same("/proc/PID/fd", open, ["0", "1", "2"].map(String::from).into())
+}

@@ -1,0 +1,192 @@
+//! A check: one fact about a container, asked of the kernel, of any binary that can `run` one. Four answers: right,
+//! *wrong* (what the kernel shows, what was expected), *not reached yet*, *this machine cannot*.
+
+use crate::support::{Done, Engine, Guard, Running, kernel};
+use std::cell::OnceCell;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+
+/// One fact.
+pub struct Check {
+    /// The chapter that makes it true.
+    pub chapter: usize,
+    pub name: &'static str,
+    pub ask: fn(&Subject) -> Finding,
+}
+
+/// Why a check is not passed.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// What the kernel shows, and what was expected.
+    Wrong(String),
+    /// The binary does not know the words yet.
+    NotReached(String),
+    /// What is missing on this machine.
+    Cannot(String),
+}
+
+pub type Finding<T = ()> = Result<T, Fault>;
+
+/// `Wrong`, unless it holds.
+pub fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Finding {
+    if holds { Ok(()) } else { Err(Fault::Wrong(otherwise())) }
+}
+
+/// `Wrong`, unless the kernel shows what was expected.
+pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, shown: T, expected: T) -> Finding {
+    expect(shown == expected, || format!("{what}: the kernel shows {shown:?}, expected {expected:?}"))
+}
+
+pub fn wrong<T>(text: impl Into<String>) -> Finding<T> {
+    Err(Fault::Wrong(text.into()))
+}
+
+/// A number that nobody can have guessed.
+pub fn random(from: u64, to: u64) -> u64 {
+    from + RandomState::new().hash_one(from) % (to - from)
+}
+
+/// A binary, and how it wants to be spoken to.
+pub struct Subject {
+    pub engine: Engine,
+    /// Put behind `run`, before everything else.
+    extra: Vec<&'static str>,
+    dialect: OnceCell<Finding<Dialect>>,
+}
+
+/// What docker, the products and the students' programs say differently.
+#[derive(Clone)]
+struct Dialect {
+    /// Keeps stdin open: `-i`, `-ti`, `-it`.
+    interactive: &'static str,
+    /// The image's name, where it cannot be left out.
+    image: Option<&'static str>,
+}
+
+impl Subject {
+    pub fn new(binary: &Path, extra: &[&'static str]) -> Option<Self> {
+        let engine = Engine::of(binary)?;
+        Some(Self { engine, extra: extra.to_vec(), dialect: OnceCell::new() })
+    }
+
+    /// Asks one check, with the host guard around it if the binary is one that should pass.
+    pub fn ask(&self, check: &Check, guarded: bool) -> Finding {
+        let guard = guarded.then(|| Guard::new(self.engine.root()));
+        let finding = (check.ask)(self);
+        if let Some(guard) = guard {
+            guard.check();
+        }
+        finding
+    }
+
+    /// Found out by trying: what is said to `cat` comes back.
+    fn dialect(&self) -> Finding<Dialect> {
+        self.dialect.get_or_init(|| self.find_dialect()).clone()
+    }
+
+    fn find_dialect(&self) -> Finding<Dialect> {
+        let word = format!("word-{:x}", random(0, u64::MAX));
+        let mut last = String::new();
+        for interactive in ["-i", "-ti", "-it"] {
+            for image in [None, Some("busybox")] {
+                let dialect = Dialect { interactive, image };
+                let words = self.words(&dialect, &[], &["cat"]);
+                let done = self.engine.run_with_input(words, format!("{word}\n").as_bytes());
+                if done.stdout.contains(&word) {
+                    return Ok(dialect);
+                }
+                last = done.stderr;
+            }
+        }
+        Err(Fault::NotReached(format!("`run -i cat` does not answer: {}", last.lines().next().unwrap_or_default())))
+    }
+
+    fn words(&self, dialect: &Dialect, flags: &[&str], command: &[&str]) -> Vec<String> {
+        let parts = [&["run", dialect.interactive], &self.extra[..], flags, dialect.image.as_slice(), command];
+        parts.concat().into_iter().map(String::from).collect()
+    }
+
+    /// A container that runs `command` until its stdin is closed or it is dropped.
+    pub fn start(&self, flags: &[&str], command: &[&str]) -> Finding<Running> {
+        self.start_any_under(&[], &[flags], command)
+    }
+
+    /// The first of several ways to say the same that the binary knows.
+    pub fn start_any(&self, ways: &[&[&str]], command: &[&str]) -> Finding<Running> {
+        self.start_any_under(&[], ways, command)
+    }
+
+    /// The same, with the binary started by another program (`strace …`).
+    pub fn start_any_under(&self, program: &[&str], ways: &[&[&str]], command: &[&str]) -> Finding<Running> {
+        let dialect = self.dialect()?;
+        let start = |flags: &&[&str]| {
+            let words = self.words(&dialect, flags, command);
+            self.engine.try_start_under(program, words).map_err(refused)
+        };
+        first_known(ways.iter().map(start))
+    }
+
+    /// A container that does nothing, until it is dropped.
+    pub fn idle(&self, flags: &[&str]) -> Finding<Running> {
+        self.start(flags, &["cat"])
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, flags: &[&str], command: &[&str]) -> Finding<Done> {
+        let dialect = self.dialect()?;
+        let done = self.engine.run(self.words(&dialect, flags, command));
+        if unknown_words(&done).is_some() { Err(refused(done)) } else { Ok(done) }
+    }
+
+    /// The first of several ways to say the same that the binary knows.
+    pub fn run_any(&self, ways: &[&[&str]], command: &[&str]) -> Finding<Done> {
+        first_known(ways.iter().map(|flags| self.run(flags, command)))
+    }
+}
+
+fn first_known<T>(results: impl Iterator<Item = Finding<T>>) -> Finding<T> {
+    let mut last = Err(Fault::NotReached("no way to say it".to_string()));
+    for result in results {
+        last = result;
+        if !matches!(last, Err(Fault::NotReached(_))) {
+            break;
+        }
+    }
+    last
+}
+
+/// The container never ran: for want of words, or for another reason.
+fn refused(done: Done) -> Fault {
+    match unknown_words(&done) {
+        Some(line) => Fault::NotReached(line),
+        None => Fault::Wrong(format!("the container did not run ({}): {}", done.status, done.stderr.trim())),
+    }
+}
+
+/// What command line parsers say about a flag that they do not know.
+fn unknown_words(done: &Done) -> Option<String> {
+    let known = [
+        "unexpected argument",
+        "unknown flag",
+        "unknown shorthand",
+        "unrecognized option",
+        "not defined",
+        "unknown option",
+    ];
+    let line = done.stderr.lines().find(|line| known.iter().any(|words| line.contains(words)))?;
+    (done.status != 0).then(|| line.trim().to_string())
+}
+
+/// The folder of the cgroup that limits the container's command by `controller`.
+pub fn cgroup(running: &Running, controller: &str) -> Finding<std::path::PathBuf> {
+    kernel::cgroup(running.pid, controller)
+        .ok_or_else(|| Fault::Wrong(format!("the container's command is in no cgroup with `{controller}`")))
+}
+
+/// Whether any hierarchy here has the controller; else the machine cannot.
+pub fn needs_controller(controller: &str) -> Finding {
+    match kernel::cgroup(std::process::id(), controller) {
+        Some(_) => Ok(()),
+        None => Err(Fault::Cannot(format!("no mounted cgroup hierarchy has the controller `{controller}`"))),
+    }
+}
