@@ -47,7 +47,7 @@ step() { # NAME COMMAND…
         failed=$((failed + 1))
         printf '\n---- %s: `%s` failed ----\n' "$name" "$*"
         # Of a test run, what failed; of anything else, everything.
-        if grep -q '^failures:$' "$log"; then sed -n '/^failures:$/,/^test result/p;/^error/p' "$log"; else cat "$log"; fi
+        if grep -q '^failures:$' "$log"; then sed -n '/^failures:$/,/^test result/p;/^error/p;/^Caused by/,/^$/p' "$log"; else cat "$log"; fi
     }
     seconds=$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", b - a }')
     read -r -a counts <<<"$(count "$log")"
