@@ -4,7 +4,7 @@
 //!
 //! Try it without us: `mount -t overlay -o lowerdir=$IMAGE,upperdir=$UPPER,workdir=$WORK overlay $ROOT`
 
-use crate::plan::{Op, Phase, Plan, Room, Spec, c_string, mount_args, mount_words};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, c_string, mount_args, mount_words};
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -16,6 +16,23 @@ pub struct Layers;
 impl Room for Layers {
     fn name(&self) -> &'static str {
         "layers"
+    }
+
+    fn doctor(&self, dirs: &Dirs) -> Vec<Fact> {
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let has = |name: &str| known.lines().any(|line| line.split_whitespace().last() == Some(name));
+        let module = "this kernel has no overlay file system, or its module is not loaded: modprobe overlay";
+        let aufs = if has("aufs") { "here" } else { "not here, as in every kernel that is not Ubuntu's of old" };
+        // The nearest folder that exists already: ours may still have to be made.
+        let folder = dirs.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let kind = nix::sys::statfs::statfs(folder).map(|stat| stat.filesystem_type());
+        let on_overlay = kind == Ok(nix::sys::statfs::OVERLAYFS_SUPER_MAGIC);
+        let found = if on_overlay { "itself on an overlay" } else { "on a file system that can hold an upper layer" };
+        vec![
+            Fact::need("overlay", if has("overlay") { "here" } else { "not here" }, has("overlay"), module),
+            Fact::met("aufs", aufs),
+            Fact::need("data root", found, !on_overlay, "overlay on overlay is refused: give --root elsewhere"),
+        ]
     }
 
     fn spec(&self, _said: &clap::ArgMatches, spec: &mut Spec) -> Result<()> {

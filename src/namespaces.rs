@@ -6,7 +6,7 @@
 //!
 //! Try it without us: `unshare --uts sh -c 'hostname inside; hostname'; hostname`
 
-use crate::plan::{Op, Phase, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec};
 use crate::sys;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -44,6 +44,33 @@ impl Room for Namespaces {
                 .action(ArgAction::Append)
                 .help("Set a kernel parameter that belongs to one of the container's namespaces"),
         ])
+    }
+
+    fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_string();
+        let mut facts = Vec::new();
+        for kind in ["uts", "pid", "mnt", "ipc", "net", "cgroup"] {
+            let inode = std::fs::read_link(format!("/proc/self/ns/{kind}"));
+            let why = format!("this kernel has no {kind} namespaces");
+            let found = inode.as_ref().map(|link| link.display().to_string()).unwrap_or_default();
+            facts.push(Fact::need("namespace", found, inode.is_ok(), why));
+        }
+        let limits =
+            ["uts", "pid", "mnt", "ipc", "net"].map(|kind| read(&format!("/proc/sys/user/max_{kind}_namespaces")));
+        let why = "a limit in /proc/sys/user is 0: no namespace of that kind can be made";
+        facts.push(Fact::need(
+            "limits",
+            format!("at most {}", limits.join(", ")),
+            !limits.iter().any(|n| n == "0"),
+            why,
+        ));
+        let mounts = read("/proc/self/mountinfo");
+        let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/")).unwrap_or_default();
+        let shared = root.split(' ').any(|field| field.starts_with("shared:"));
+        let found =
+            if shared { "/ is shared: only the step `namespaces.private` keeps mounts inside" } else { "/ is private" };
+        facts.push(Fact::met("propagation", found));
+        facts
     }
 
     fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {

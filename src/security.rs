@@ -6,7 +6,7 @@
 //!
 //! Try it without us: `capsh --drop=cap_chown -- -c 'touch /tmp/x; chown 1 /tmp/x'`
 
-use crate::plan::{Op, Phase, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec};
 use crate::sys;
 use anyhow::Result;
 use clap::ArgMatches;
@@ -41,6 +41,12 @@ const LAST_POSSIBLE: u8 = 63;
 impl Room for Security {
     fn name(&self) -> &'static str {
         "security"
+    }
+
+    fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
+        let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
+        let known = last.trim().parse::<u32>().map_or(0, |last| last + 1);
+        vec![Fact::met("capabilities", format!("this kernel has {known}; a container's root keeps {}", DEFAULT.len()))]
     }
 
     fn spec(&self, _said: &ArgMatches, spec: &mut Spec) -> Result<()> {

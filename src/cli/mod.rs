@@ -9,9 +9,10 @@ pub use doctor::DOCTOR;
 pub use run::RUN;
 
 use crate::plan::{Dirs, Failpoint, Failure, Room};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -82,7 +83,6 @@ fn log_to_stderr(debug: bool) {
     let level = if debug { "debug" } else { "warn" };
     let env = env_logger::Env::default().default_filter_or(level);
     let format = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
-        use std::io::Write;
         let level = record.level().as_str().to_ascii_lowercase();
         writeln!(out, "mydocker: {level}: {}", record.args())
     };
@@ -111,9 +111,17 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// Text for stdout; a full disk or a closed pipe is an error.
+fn print(text: &str) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(0),
+        Err(error) => bail!("cannot write to stdout: {error}"),
+    }
+}
+
 /// Prints why it could not be done: the exit status.
 fn failed(error: &anyhow::Error) -> u8 {
-    use std::io::Write;
     let (line, status) = match error.downcast_ref::<Failure>() {
         Some(failure) if failure.call == "execve" => {
             let line = failure.hint.clone().unwrap_or_else(|| failure.to_string());

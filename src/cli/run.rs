@@ -1,7 +1,7 @@
 //! `mydocker run`.
 
 use super::watch::{Teller, Telling};
-use super::{Command, Context};
+use super::{Command, Context, print};
 use crate::engine::{self, Request};
 use crate::plan::{Name, Room, dry_run};
 use anyhow::{Result, bail};
@@ -67,15 +67,6 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         let _ = writeln!(std::io::stderr(), "mydocker: {obituary}");
     }
     Ok(ended.status)
-}
-
-/// Text for stdout; a full disk or a closed pipe is an error.
-fn print(text: &str) -> Result<u8> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(0),
-        Err(error) => bail!("cannot write to stdout: {error}"),
-    }
 }
 
 /// The rooms that are left after `--only` and `--without`; what is taken away is said loudly.

@@ -44,9 +44,34 @@ pub trait Room: Sync {
     fn image(&self, _dirs: &Dirs, _words: &[String], _dry: bool) -> Result<Option<(ImageConfig, usize)>> {
         Ok(None)
     }
+    /// What this room needs of the machine, and what it found; for `mydocker doctor`. Changes nothing.
+    fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
+        Vec::new()
+    }
     /// What the kernel remembers of a container that has ended, before its traces are removed (an out-of-memory kill).
     fn obituary(&self, _spec: &Spec) -> Option<String> {
         None
+    }
+}
+
+/// One thing that a room needs of the machine.
+#[derive(Debug)]
+pub struct Fact {
+    pub what: &'static str,
+    pub found: String,
+    /// Why the room cannot work here, and what to do about it; `None`: it can.
+    pub missing: Option<String>,
+}
+
+impl Fact {
+    /// A need that is met, or a remark.
+    pub fn met(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, found: found.into(), missing: None }
+    }
+
+    /// A need that is met if `met`; else `why` says what follows.
+    pub fn need(what: &'static str, found: impl Into<String>, met: bool, why: impl Into<String>) -> Self {
+        Self { what, found: found.into(), missing: (!met).then(|| why.into()) }
     }
 }
 

@@ -16,7 +16,7 @@ mod user;
 pub use command::exit_status;
 pub use signal::signal_number;
 
-use crate::plan::{Op, Phase, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec};
 use crate::sys;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -50,6 +50,23 @@ impl Room for Process {
                 .help("Signal that asks the command to end"),
             list(Arg::new("ulimit").long("ulimit").value_name("NAME=SOFT[:HARD]").help("Resource limit")),
         ])
+    }
+
+    fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
+        let root = nix::unistd::geteuid().is_root();
+        let held = held_capabilities();
+        let admin = held & 1 << CAP_SYS_ADMIN != 0;
+        let why = "containers are made by root: sudo mydocker …";
+        let outer = "without CAP_SYS_ADMIN nothing can be unshared or mounted (an outer container?)";
+        let resource = match held & 1 << CAP_SYS_RESOURCE != 0 {
+            true => "held",
+            false => "not held: --ulimit cannot raise a hard limit",
+        };
+        vec![
+            Fact::need("user", if root { "root" } else { "not root" }, root, why),
+            Fact::need("CAP_SYS_ADMIN", if admin { "held" } else { "not held" }, admin, outer),
+            Fact::met("CAP_SYS_RESOURCE", resource),
+        ]
     }
 
     fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {
@@ -94,6 +111,16 @@ impl Room for Process {
         command::plan(spec, plan);
         Ok(())
     }
+}
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// Our effective capabilities, as a bit mask (`/proc/self/status`, CapEff).
+fn held_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// SIGKILL for us when our parent ends (`man 2 PR_SET_PDEATHSIG`), and an end right now if it has already.

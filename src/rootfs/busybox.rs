@@ -1,7 +1,7 @@
 //! The default image, `busybox:latest`: made on first use from the host's static busybox, with no network and no
 //! registry. One folder, `layers/busybox/diff`; whoever sees it sees it whole.
 
-use crate::plan::{Dirs, ImageConfig};
+use crate::plan::{Dirs, Fact, ImageConfig};
 use anyhow::{Context, Result, bail};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
@@ -42,6 +42,17 @@ pub fn find(dirs: &Dirs, words: &[String], dry: bool) -> Result<(ImageConfig, us
         ..ImageConfig::default()
     };
     Ok((image, words.len() - usize::from(named)))
+}
+
+/// Whether the default image is there, or can be made.
+pub fn doctor(dirs: &Dirs) -> Fact {
+    if dirs.root.join("layers/busybox/diff/bin/busybox").exists() {
+        return Fact::met("default image", "busybox:latest is there");
+    }
+    match host_busybox() {
+        Ok(path) => Fact::met("default image", format!("will be made from {}", path.display())),
+        Err(error) => Fact::need("default image", "cannot be made", false, error.to_string().replace("\nhint: ", "; ")),
+    }
 }
 
 /// Whether the default image can run `word`. What an ordinary user may not look at is believed (a dry run).

@@ -10,7 +10,7 @@ mod etc;
 mod mounts;
 mod seal;
 
-use crate::plan::{Dirs, ImageConfig, Op, Phase, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, ImageConfig, Op, Phase, Plan, Room, Spec};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use nix::errno::Errno;
@@ -41,6 +41,23 @@ impl Room for Rootfs {
                 .action(ArgAction::Append)
                 .help("Mount a tmpfs in the container"),
         ])
+    }
+
+    fn doctor(&self, dirs: &Dirs) -> Vec<Fact> {
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let has = |name: &str| known.lines().any(|line| line.split_whitespace().last() == Some(name));
+        let mut facts: Vec<Fact> = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"]
+            .into_iter()
+            .map(|name| {
+                let found = if has(name) { name.to_string() } else { format!("no {name}") };
+                Fact::need("file system", found, has(name), format!("this kernel has no {name}"))
+            })
+            .collect();
+        let openat2 = crate::sys::openat2(nix::fcntl::AT_FDCWD, c"/", OFlag::O_PATH, Mode::empty(), 0);
+        let found = if openat2.is_ok() { "works" } else { "missing" };
+        facts.push(Fact::need("openat2", found, openat2.is_ok(), "paths in an image are resolved by it: Linux 5.6"));
+        facts.push(busybox::doctor(dirs));
+        facts
     }
 
     fn image(&self, dirs: &Dirs, words: &[String], dry: bool) -> Result<Option<(ImageConfig, usize)>> {

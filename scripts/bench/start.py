@@ -1,0 +1,84 @@
+"""The start of a container: `mydocker run --rm --net none busybox true` beside the floor and its peers.
+
+The floor makes the same kernel objects and nothing else. crun and runc run a bundle of the same files (less work: they
+make no overlay, and read a finished spec); docker, where a daemon answers, runs an image made of them.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+
+import timing
+
+
+def bundle(runtime, folder, layer):
+    """An OCI bundle of the runtime's own default spec, for `true`, on a copy of the layer."""
+    os.makedirs(folder)
+    shutil.copytree(layer, os.path.join(folder, "rootfs"), symlinks=True)
+    subprocess.run([runtime, "spec"], cwd=folder, check=True)
+    path = os.path.join(folder, "config.json")
+    with open(path) as file:
+        spec = json.load(file)
+    spec["process"].update(terminal=False, args=["/bin/true"])
+    with open(path, "w") as file:
+        json.dump(spec, file)
+
+
+def commands(options, scratch):
+    mydocker = [os.path.abspath(options.mydocker), "--root", f"{scratch}/root"]
+    subprocess.run([*mydocker, "run", "--rm", "--net", "none", "busybox", "true"], check=True)
+    layer = f"{scratch}/root/layers/busybox/diff"
+    os.makedirs(f"{scratch}/floor")
+    found = {
+        "floor": [os.path.abspath(options.floor), layer, f"{scratch}/floor", "/bin/true"],
+        "mydocker": [*mydocker, "run", "--rm", "--net", "none", "busybox", "true"],
+    }
+    for runtime in ["crun", "runc"]:
+        path = timing.found(runtime)
+        if path is None:
+            print(f"{runtime}: skipped, it is not installed")
+            continue
+        folder = f"{scratch}/{runtime}"
+        bundle(path, folder, layer)
+        found[runtime] = [path, "--root", f"{scratch}/{runtime}-state", "run", "--bundle", folder, f"bench-{os.getpid()}"]
+    return found
+
+
+def docker(layer):
+    """docker's own `run`, if a daemon answers; its image is made of the same files."""
+    path = timing.found("docker")
+    if path is None or subprocess.run([path, "info"], capture_output=True).returncode != 0:
+        print("docker: skipped, no daemon answers")
+        return None
+    archive = subprocess.Popen(["tar", "-C", layer, "-c", "."], stdout=subprocess.PIPE)
+    subprocess.run([path, "import", "-", "mydocker-bench"], stdin=archive.stdout, check=True, capture_output=True)
+    return [path, "run", "--rm", "--net", "none", "mydocker-bench", "/bin/true"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mydocker", required=True)
+    parser.add_argument("--floor", required=True)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--gap", type=float, default=0.1, help="seconds of idling before each start, in the second table")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mydocker-bench-") as scratch:
+        quick = commands(options, scratch)
+        loop = timing.compare(quick, options.rounds)
+        timing.table("in a tight loop", loop)
+        gaps = timing.compare(quick, max(options.rounds // 2, 1), options.gap)
+        timing.table(f"with {options.gap} s of idling before each", gaps)
+        slow = docker(f"{scratch}/root/layers/busybox/diff")
+        if slow:
+            timing.table("beside docker", timing.compare({"mydocker": quick["mydocker"], "docker": slow}, 10))
+    print("\nbudget                     reached")
+    print(f"1.35 x floor, tight loop   {timing.ratio(loop, 'mydocker', 'floor'):.2f}")
+    if "crun" in loop:
+        print(f"0.60 x crun, tight loop    {timing.ratio(loop, 'mydocker', 'crun'):.2f}")
+    print(f"1.05 x floor, with gaps    {timing.ratio(gaps, 'mydocker', 'floor'):.2f}")
+
+
+main()

@@ -1,0 +1,56 @@
+"""Timing whole commands against each other.
+
+The commands take turns, A B C A B C …, so that a machine that grows slower does so for all of them; each round gives
+one ratio per command to the first, and the median of those ratios is what is told.
+"""
+
+import os
+import statistics
+import subprocess
+import time
+
+
+def once(argv):
+    """Milliseconds from the start of the process to its end; its output goes nowhere."""
+    begin = time.perf_counter()
+    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=[
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+    ])
+    _, status = os.waitpid(pid, 0)
+    taken = (time.perf_counter() - begin) * 1000
+    if status != 0:
+        raise SystemExit(f"bench: `{' '.join(argv)}` ended with status {os.waitstatus_to_exitcode(status)}")
+    return taken
+
+
+def compare(commands, rounds, gap=0.0):
+    """Times `commands`, a dict of name to argv, in turn; the first is what the others are compared with."""
+    for argv in commands.values():
+        once(argv)
+    times = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, argv in commands.items():
+            if gap:
+                time.sleep(gap)
+            times[name].append(once(argv))
+    return times
+
+
+def table(title, times):
+    """Medians, spread, and the median of the ratios to the first command, round by round."""
+    first = next(iter(times.values()))
+    print(f"\n{title}\n{'':<12}{'median':>10}{'fastest':>10}{'slowest':>10}{'ratio':>8}")
+    for name, series in times.items():
+        ratio = statistics.median(a / b for a, b in zip(series, first))
+        print(f"{name:<12}{statistics.median(series):>7.2f} ms{min(series):>7.2f} ms{max(series):>7.2f} ms{ratio:>8.2f}")
+
+
+def ratio(times, one, other):
+    return statistics.median(a / b for a, b in zip(times[one], times[other]))
+
+
+def found(program):
+    """The full path of a program, or None."""
+    result = subprocess.run(["sh", "-c", f"command -v {program}"], capture_output=True, text=True)
+    return result.stdout.strip() or None
