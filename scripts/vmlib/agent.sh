@@ -32,7 +32,7 @@ done <$vm/roots
 # A name for everything that a job may want to know about where it runs.
 export HOME=/root USER=root LANG=C.UTF-8 TERM=$TERMINAL MYDOCKER_VM="$CGROUP"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-cd /root || exit
+cd "$(head -1 $vm/roots)" || exit # the repository
 
 if [ "$CGROUP" != any ] && [ "$(layout)" != "$CGROUP" ]; then
     echo "vm: asked for cgroup $CGROUP, but this guest has $(layout)" >$ports/vm.err
