@@ -12,6 +12,7 @@ use crate::plan::{Dirs, Failpoint, Failure, Room};
 use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,7 +40,8 @@ const ENGINE_FAILED: u8 = 125;
 
 /// Parses, dispatches, prints the error.
 pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
-    let said = match parser(rooms, commands).try_get_matches() {
+    let typed: Vec<_> = std::env::args_os().collect();
+    let said = match parser(rooms, commands, &typed).try_get_matches_from(&typed) {
         Ok(said) => said,
         Err(error) => return misunderstood(&error),
     };
@@ -58,7 +60,9 @@ pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
     ExitCode::from(result.unwrap_or_else(|error| failed(&error)))
 }
 
-fn parser(rooms: &[&dyn Room], commands: &[Command]) -> clap::Command {
+/// Only a command that was typed gets its flags: to lay out those of all the others would cost every start of a
+/// container a good part of a millisecond.
+fn parser(rooms: &[&dyn Room], commands: &[Command], typed: &[OsString]) -> clap::Command {
     let mut parser = clap::Command::new("mydocker")
         .about("A container engine that can be read: every container is a plan")
         .version(env!("CARGO_PKG_VERSION"))
@@ -74,7 +78,8 @@ fn parser(rooms: &[&dyn Room], commands: &[Command]) -> clap::Command {
         ]);
     for command in commands {
         let words = clap::Command::new(command.name).about(command.about);
-        parser = parser.subcommand((command.flags)(words, rooms));
+        let named = typed.iter().skip(1).any(|word| word == command.name);
+        parser = parser.subcommand(if named { (command.flags)(words, rooms) } else { words });
     }
     parser
 }

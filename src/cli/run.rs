@@ -54,7 +54,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let request = Request { rooms: &rooms, said, dirs: context.dirs.clone(), name, words, dry };
     if dry {
         let prepared = engine::prepare(request)?;
-        return print(&dry_run(&prepared.plan));
+        return print(&dry_run(&prepared.plan, &prepared.spec));
     }
     let telling = match (said.get_flag("step"), said.get_one::<String>("explain").map(String::as_str)) {
         (true, _) => Telling::Steps,

@@ -1,10 +1,13 @@
 //! Who looks on while a plan is performed: nobody, `--explain`, `--explain=json`, `--step`.
 
 use crate::plan::{Narrator, Step, Watch, narrate_json};
+use crate::sys;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 
 /// How much is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,25 @@ impl Teller {
         Self { telling, narrator: Narrator::default(), keyboard }
     }
 
+    /// Waits for Enter; `false` after Ctrl-C. The engine has blocked its signals by now, to pass them on later, so a
+    /// pending one is asked for.
+    fn wait_for_enter(&mut self) -> bool {
+        let Some(keyboard) = &mut self.keyboard else { return true };
+        loop {
+            let mut fds = [PollFd::new(keyboard.get_ref().as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut fds, 100u16);
+            if sys::interrupted() {
+                return false;
+            }
+            if ready.is_ok_and(|count| count > 0) {
+                if keyboard.read_line(&mut String::new()).unwrap_or(0) == 0 {
+                    self.keyboard = None;
+                }
+                return true;
+            }
+        }
+    }
+
     fn say(&self, text: &str) {
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
@@ -43,18 +65,16 @@ impl Watch for Teller {
         self.telling != Telling::Nothing
     }
 
-    fn before(&mut self, step: &Step) {
+    fn before(&mut self, step: &Step) -> bool {
         log::debug!("{}: {}", step.name, step.op.shell);
         if matches!(self.telling, Telling::Text | Telling::Steps) {
             let text = self.narrator.before(step);
             self.say(&text);
         }
-        if let Some(keyboard) = &mut self.keyboard {
-            let _ = std::io::stderr().write_all(b"          [Enter] ");
-            if keyboard.read_line(&mut String::new()).unwrap_or(0) == 0 {
-                self.keyboard = None;
-            }
+        if self.keyboard.is_some() {
+            self.say("          [Enter] ");
         }
+        self.wait_for_enter()
     }
 
     fn after(&mut self, step: &Step, child: Option<Pid>, result: Result<(), Errno>) {

@@ -1,7 +1,7 @@
 //! A plan in words: for people while it happens (`--explain`, `--step`), for programs (`--explain=json`), and as the
 //! shell commands that would do the same (`--dry-run`). Makes text; the front prints it.
 
-use super::{Phase, Plan, Step};
+use super::{Phase, Plan, Spec, Step};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -95,20 +95,23 @@ pub fn narrate_json(step: &Step, child: Option<Pid>, result: Option<Result<(), E
     line.to_string()
 }
 
-/// The whole plan as a shell script: what would be done, in order, and how it would be taken back.
-pub fn dry_run(plan: &Plan) -> String {
-    let mut text = String::new();
+/// The whole plan as a shell script: what would be done, in order, and how it would be taken back. What every line
+/// would repeat, the container's id and folder, stands once at the top.
+pub fn dry_run(plan: &Plan, spec: &Spec) -> String {
+    let folder = spec.folder().display().to_string();
+    let mut script = String::new();
     let mut phase = None;
     for step in plan.steps() {
         if phase != Some(step.phase) {
             phase = Some(step.phase);
-            text.push_str(&format!("\n# {:?}, by the {}\n", step.phase, side(step.phase)));
+            script.push_str(&format!("\n#### {:?}, by the {}\n", step.phase, side(step.phase)));
         }
-        text.push_str(&format!("{:<60} # {}: {}\n", step.op.shell, step.name, step.why));
+        script.push_str(&format!("# {}: {}\n{}\n", step.name, step.why, step.op.shell));
     }
-    text.push_str("\n# when it has ended\n");
+    script.push_str("\n#### when it has ended\n");
     for undo in plan.steps().iter().rev().filter_map(|step| step.undo.as_ref()) {
-        text.push_str(&format!("{}\n", undo.shell()));
+        script.push_str(&format!("{}\n", undo.shell()));
     }
-    text
+    let script = script.replace(&folder, "$BOX").replace(spec.id.as_str(), "$ID");
+    format!("ID={}\nBOX={}\n{script}", spec.id, folder.replace(spec.id.as_str(), "$ID"))
 }

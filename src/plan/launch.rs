@@ -16,8 +16,10 @@ pub trait Watch {
     fn paced(&self) -> bool {
         false
     }
-    /// This step comes next.
-    fn before(&mut self, _step: &Step) {}
+    /// This step comes next. `false`: whoever looks on wants to end it here.
+    fn before(&mut self, _step: &Step) -> bool {
+        true
+    }
     /// This step is done, or has failed. `child` is the process once there is one.
     fn after(&mut self, _step: &Step, _child: Option<Pid>, _result: Result<(), Errno>) {}
 }
@@ -95,7 +97,10 @@ pub struct Failure {
 
 impl Failure {
     fn of(step: &Step, errno: Errno, detail: u64) -> Self {
-        let hint = step.op.explain_failure(errno, detail);
+        let hint = match errno {
+            Errno::EINTR => Some("interrupted".to_string()),
+            errno => step.op.explain_failure(errno, detail),
+        };
         Self { step: step.name.clone(), call: step.op.call, args: step.op.args.join(", "), errno, detail, hint }
     }
 }
@@ -108,16 +113,19 @@ pub fn launch(plan: &Plan, mut stage: Stage, options: Options<'_>) -> Result<Lau
         unreachable!("`Plan::draw` always adds the clone");
     };
     for step in host {
-        watch.before(step);
+        let go_on = watch.before(step);
         let result = match Failpoint::at(failpoint.as_ref(), &step.name) {
+            _ if !go_on => Err(Errno::EINTR),
             Some(fault) => Err(strike(fault)),
             None => step.op.act(&mut stage),
         };
         watch.after(step, None, result);
         result.map_err(|errno| Failure::of(step, errno, stage.detail))?;
     }
-    watch.before(clone);
     let fail = |errno| Failure::of(clone, errno, 0);
+    if !watch.before(clone) {
+        return Err(fail(Errno::EINTR));
+    }
     if let Some(fault) = Failpoint::at(failpoint.as_ref(), &clone.name) {
         return Err(fail(strike(fault)));
     }
@@ -163,6 +171,8 @@ const KILL_YOURSELF: i32 = i32::MAX;
 
 /// The child's side; it never returns.
 fn perform_in_child(steps: &[Step], faults: &[Option<Fault>], mut stage: Stage, channel: Channel, paced: bool) -> ! {
+    // The caller's mask must not bend the modes of what is made for the container; the command gets 022 at the end.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     for (number, step) in steps.iter().enumerate() {
         if paced && channel.wait().is_err() {
             sys::exit_now(125);
@@ -196,7 +206,9 @@ fn follow(steps: &[Step], channel: &Channel, pid: Pid, watch: &mut dyn Watch) ->
     let mut next = 0;
     loop {
         if let (true, Some(step)) = (watch.paced(), steps.get(next)) {
-            watch.before(step);
+            if !watch.before(step) {
+                return Err(Failure::of(step, Errno::EINTR, 0));
+            }
             let _ = channel.go();
         }
         let Ok(Some((message, fd))) = channel.receive() else {

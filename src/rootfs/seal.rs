@@ -35,16 +35,18 @@ pub fn spec(spec: &mut Spec) {
 /// own is what the container would see.
 pub fn plan(spec: &Spec, plan: &mut Plan) {
     let Some(root) = spec.rootfs() else { return };
+    let shown = root.display().to_string();
     let mounted = |path: &str| spec.mounts().iter().any(|mount| Path::new(path).starts_with(mount.destination()));
     let linux = spec.linux();
     for path in linux.masked_paths().iter().flatten().filter(|path| mounted(path)) {
         let Ok(metadata) = std::fs::metadata(path) else { continue };
         let (empty, bind) = (SFlag::empty(), MsFlags::MS_BIND);
-        let op = if metadata.is_dir() {
+        let mut op = if metadata.is_dir() {
             mount_in_root("tmpfs", path, "tmpfs", MsFlags::MS_RDONLY, "size=0k,nr_inodes=2", empty)
         } else {
             mount_in_root(&root.join("dev/null").display().to_string(), path, "", bind, "", empty)
         };
+        op.shell = op.shell.replace(&shown, "$ROOT");
         plan.add(Phase::Seal, format!("mask.{path}"), op)
             .why("No namespace covers it: it would show, or change, the host.")
             .look(format!("ls -l /proc/$PID/root{path}"));
@@ -54,7 +56,8 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
             continue;
         }
         let source = root.join(path.trim_start_matches('/')).display().to_string();
-        let op = mount_in_root(&source, path, "", MsFlags::MS_BIND | MsFlags::MS_REC, "", SFlag::empty());
+        let mut op = mount_in_root(&source, path, "", MsFlags::MS_BIND | MsFlags::MS_REC, "", SFlag::empty());
+        op.shell = op.shell.replace(&shown, "$ROOT");
         plan.add(Phase::Seal, format!("bind.{path}"), op)
             .why("Bound onto itself it becomes a mount of its own, and a mount can be read-only.");
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;

@@ -19,7 +19,7 @@ pub use channel::{Channel, Message, hung_up};
 pub use clone::{Clone3, Cloned, clone3};
 pub use exec::{ExecVector, execve, fork, getcwd};
 pub use path::{FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2};
-pub use signals::{SignalFd, default_signals, kill, pidfd_send_signal, wait_pidfd, wait_signal};
+pub use signals::{SignalFd, default_signals, interrupted, kill, pidfd_send_signal, wait_pidfd, wait_signal};
 pub use stdio::{closed_at_start, dup_to};
 pub use tty::{get_winsize, open_peer, set_controlling, set_winsize, unlock_pty};
 
@@ -64,12 +64,21 @@ pub fn clear_ambient() -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Marks every descriptor from `first` up close-on-exec (`man 2 close_range`). ENOSYS before Linux 5.9, EINVAL for
-/// the flag before 5.11.
+/// Marks every descriptor from `first` up close-on-exec (`man 2 close_range`); one by one before Linux 5.11, which
+/// does not know the flag.
 pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: plain integers; closing on exec cannot invalidate an object of ours before that.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+        Err(Errno::ENOSYS | Errno::EINVAL) => {}
+        other => return other.map(drop),
+    }
+    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    for number in first as i32..limit.min(1 << 20) as i32 {
+        // SAFETY: F_SETFD on any number is harmless; EBADF where nothing is open.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// Closes every descriptor from `first` up: for a process that will only wait (PID 1 of `--init`).

@@ -76,6 +76,19 @@ pub fn wait_pidfd(pidfd: impl AsFd) -> Result<i32, Errno> {
     }
 }
 
+/// Whether somebody has asked us to end while our signals are blocked (`man 2 sigpending`).
+pub fn interrupted() -> bool {
+    // SAFETY: a zeroed set is valid, and the call fills it.
+    let pending = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        if libc::sigpending(&mut set) < 0 {
+            return false;
+        }
+        SigSet::from_sigset_t_unchecked(set)
+    };
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().any(|signal| pending.contains(signal))
+}
+
 /// Waits for one of `set`, all of which are blocked, and takes it: its number (`man 3 sigwaitinfo`).
 pub fn wait_signal(set: &SigSet) -> Result<i32, Errno> {
     // SAFETY: the set lives across the call; no siginfo is wanted.
