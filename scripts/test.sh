@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh            formatting, lints, scripts, unit and black-box tests
 #   scripts/test.sh --quick    … without the tests that run containers
-#   scripts/test.sh --vm       … and the whole suite in a VM, on cgroup v2 and on v1
+#   scripts/test.sh --vm       … and the whole suite in a VM, on cgroup v2 and on v1 (--vm=v2: one)
 #
 # Installs what is missing. Needs root for the tests (asks sudo if it must); the owner of
 # the work tree compiles. A test that cannot run on this machine is counted as skipped and
@@ -13,12 +13,13 @@ set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 quick=''
-vm=''
+vm='' # the layouts to boot
 for word in "$@"; do
     case $word in
     --quick) quick=yes ;;
-    --vm) vm=yes ;;
-    *) die "no option \`$word\`" "scripts/test.sh [--quick] [--vm]" ;;
+    --vm) vm='v2 v1' ;;
+    --vm=v1 | --vm=v2 | --vm=hybrid) vm=${word#*=} ;;
+    *) die "no option \`$word\`" "scripts/test.sh [--quick] [--vm[=v1|v2|hybrid]]" ;;
     esac
 done
 
@@ -47,7 +48,7 @@ step() { # NAME COMMAND…
         failed=$((failed + 1))
         printf '\n---- %s: `%s` failed ----\n' "$name" "$*"
         # Of a test run, what failed; of anything else, everything.
-        if grep -q '^failures:$' "$log"; then sed -n '/^failures:$/,/^test result/p;/^error/p' "$log"; else cat "$log"; fi
+        if grep -q '^failures:$' "$log"; then sed -n '/^failures:$/,/^test result/p;/^error/p;/^Caused by/,/^$/p' "$log"; else grep -vE '^ +(Checking|Compiling|Downloaded|Downloading) ' "$log"; fi
     }
     seconds=$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", b - a }')
     read -r -a counts <<<"$(count "$log")"
@@ -81,7 +82,9 @@ for name in sys.argv[1:]:
     ast.parse(open(name).read(), name)
 PYTHON
     if command -v shellcheck >/dev/null; then shellcheck -S warning -x scripts/*.sh .ci/run || return; fi
-    if command -v vagrant >/dev/null; then vagrant validate --ignore-provider; fi
+    if command -v vagrant >/dev/null; then
+        VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_DOTFILE_PATH=$logs/vagrant vagrant validate --ignore-provider
+    fi
 }
 
 # Compiled by the owner of the work tree, run by root: for root's cargo all is fresh.
@@ -114,11 +117,9 @@ else
     step "unit and black-box tests" run_tests
     grep -h '^skipped: ' "$logs"/* 2>/dev/null | sort | uniq -c
 fi
-if [ -n "$vm" ]; then
-    for cgroup in v2 v1; do
-        step "the suite in a VM, cgroup $cgroup" as_builder python3 scripts/vm test --cgroup "$cgroup"
-    done
-fi
+for cgroup in $vm; do
+    step "the suite in a VM, cgroup $cgroup" as_builder python3 scripts/vm test --cgroup "$cgroup"
+done
 
 printf '\n%-34s %-8s %7s %7s %7s %8s\n' step result time passed failed skipped
 printf '%s\n' "${rows[@]}"

@@ -4,7 +4,7 @@
 # through virtio-serial ports: vm.out, vm.err and vm.status.
 vm=/run/vm
 ports=/dev/virtio-ports
-. $vm/settings # CGROUP INTERACTIVE END TERMINAL ROWS WIDTH
+. $vm/settings # CGROUP INTERACTIVE AS END TERMINAL ROWS WIDTH
 
 exec </dev/null
 udevadm settle --exit-if-exists=$ports/vm.status 2>/dev/null
@@ -32,7 +32,7 @@ done <$vm/roots
 # A name for everything that a job may want to know about where it runs.
 export HOME=/root USER=root LANG=C.UTF-8 TERM=$TERMINAL MYDOCKER_VM="$CGROUP"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-cd /root || exit
+cd "$(head -1 $vm/roots)" || exit # the repository
 
 if [ "$CGROUP" != any ] && [ "$(layout)" != "$CGROUP" ]; then
     echo "vm: asked for cgroup $CGROUP, but this guest has $(layout)" >$ports/vm.err
@@ -52,7 +52,13 @@ fi
 mkfifo $vm/out $vm/err
 cat $vm/out >$ports/vm.out 9>&- &
 cat $vm/err >$ports/vm.err 9>&- &
-bash $vm/job >$vm/out 2>$vm/err 9>&-
+if [ "$AS" = root ]; then
+    bash $vm/job
+else
+    # A session of its own, with a systemd user manager and what that was delegated.
+    systemd-run --quiet --pipe --wait --uid="$AS" --property=PAMName=login --working-directory="$PWD" \
+        --setenv=MYDOCKER_VM="$CGROUP" bash -l $vm/job
+fi >$vm/out 2>$vm/err 9>&-
 status=$?
 # What the job left behind may hold the pipes open; it does not hold us.
 for _ in 1 2 3 4 5 6 7 8 9 10; do

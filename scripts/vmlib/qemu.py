@@ -74,6 +74,7 @@ def boot(options, image, contents, *, interactive=False, disk=None, end="quit", 
     settings = {
         "CGROUP": options.cgroup if "cgroup" not in options.kernel_cmdline else "any",
         "INTERACTIVE": "yes" if interactive else "no",
+        "AS": "student" if options.user else "root",
         "END": end,
         "TERMINAL": os.environ.get("TERM", "dumb") if interactive else "dumb",
         "ROWS": shutil.get_terminal_size().lines,

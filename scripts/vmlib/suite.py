@@ -61,7 +61,9 @@ class Result:
         """libtest's own report of what failed, or all there is when there is none."""
         text = "\n".join(self.lines)
         reports = re.search(r"^failures:$.*?^test result", text, re.M | re.S)
-        return reports[0].rsplit("\n", 1)[0] if reports else "\n".join(self.lines[-60:])
+        if self.status == 124:
+            return "did not end in time; it had said:\n" + "\n".join(self.lines[-60:])
+        return reports[0].rsplit("\n", 1)[0] if reports else f"ended with status {self.status}:\n" + "\n".join(self.lines[-60:])
 
 
 class Reader:
@@ -121,7 +123,7 @@ def job(options, chosen, engine):
         f"mkdir -p {shlex.quote(str(target / 'tmp'))} {shlex.quote(str(target.parent / 'tmp'))}",
     ]
     for name, path in chosen.items():
-        command = shlex.join([str(path), "--show-output", *words])
+        command = shlex.join(["timeout", "-k", "5", f"{options.each:.0f}", str(path), "--show-output", *words])
         lines.append(f"echo {shlex.quote(BEGIN + name)}; {command} 2>&1; status=$?; echo; echo {shlex.quote(END)}$status")
     return "\n".join(lines)
 
