@@ -12,22 +12,21 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, setpgid, tcsetpgrp};
 
 pub fn plan(plan: &mut Plan) {
-    let op =
-        Op::new("prctl", ["PR_SET_DUMPABLE", "0"], "tini -- …   # PID 1 reaps, the command is its child", |_| {
-            nix::sys::prctl::set_dumpable(false)?;
-            // Block all before the fork, so that no signal is lost between it and `sigwait`.
-            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
-            match sys::fork()? {
-                ForkResult::Child => {
-                    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-                    // With a terminal: the command's group is in the foreground. Without: ENOTTY, and no matter.
-                    let _ = tcsetpgrp(std::io::stdin(), getpid());
-                    // The command itself may be dumped and traced like any other.
-                    nix::sys::prctl::set_dumpable(true)
-                }
-                ForkResult::Parent { child } => be_init(child),
+    let op = Op::new("fork", ["PR_SET_DUMPABLE 0"], "tini -- …   # PID 1 reaps, the command is its child", |_| {
+        nix::sys::prctl::set_dumpable(false)?;
+        // Block all before the fork, so that no signal is lost between it and `sigwait`.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+        match sys::fork()? {
+            ForkResult::Child => {
+                setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+                // With a terminal: the command's group is in the foreground. Without: ENOTTY, and no matter.
+                let _ = tcsetpgrp(std::io::stdin(), getpid());
+                // The command itself may be dumped and traced like any other.
+                nix::sys::prctl::set_dumpable(true)
             }
-        });
+            ForkResult::Parent { child } => be_init(child),
+        }
+    });
     plan.add(Phase::Exec, "init", op)
         .why("PID 1 inherits orphans; a command that never waits for strangers would collect zombies.")
         .look("ps -o pid,ppid,stat,args --ppid $PID");
