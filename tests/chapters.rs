@@ -12,6 +12,8 @@ mod ch02;
 mod ch03;
 #[path = "chapters/check.rs"]
 mod check;
+#[path = "chapters/sabotage.rs"]
+mod sabotage;
 
 use check::{Check, Fault, Finding, Subject};
 use std::io::Write;

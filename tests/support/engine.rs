@@ -16,6 +16,8 @@ pub struct Engine {
     root: PathBuf,
     /// How long a run may take.
     pub limit: Duration,
+    /// Set for every command.
+    pub variables: Vec<(String, String)>,
     host: PrivateHost,
 }
 
@@ -43,7 +45,7 @@ impl Engine {
     pub fn of(binary: &Path) -> Option<Self> {
         let host = PrivateHost::enter().inspect_err(|why| skip(why)).ok()?;
         let root = host.folder().join("root");
-        Some(Self { binary: binary.to_owned(), root, limit: Duration::from_secs(20), host })
+        Some(Self { binary: binary.to_owned(), root, limit: Duration::from_secs(20), variables: Vec::new(), host })
     }
 
     /// The data root; made by the engine on its first start.
@@ -67,7 +69,7 @@ impl Engine {
         let line: Vec<&OsStr> = program.iter().map(OsStr::new).chain([self.binary.as_os_str()]).collect();
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).args(words).stdin(Stdio::null()).env("MYDOCKER_ROOT", &self.root);
-        command.env_remove("RUST_LOG").env_remove("MYDOCKER_FAILPOINT");
+        command.env_remove("RUST_LOG").env_remove("MYDOCKER_FAILPOINT").envs(self.variables.iter().cloned());
         command
     }
 

@@ -1,0 +1,78 @@
+//! The checks' own test: they pass on a student's program in another language, and of each fault that is put into it
+//! the check that is for it must tell. (The same faults are labs.)
+
+use super::check::{Check, Fault, Finding, Subject};
+use super::{checks, is_fault, sentence};
+use crate::support::skip;
+use std::path::Path;
+
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chapters/mydocker.sh");
+
+/// The fault, and the checks that must notice it.
+const FAULTS: &[(&str, &[&str])] = &[
+    ("no private propagation", &["the host does not see its mounts"]),
+    ("no new /proc", &["/proc shows only its own processes"]),
+    ("host name ignored", &["a host name of its own"]),
+    ("words joined by spaces", &["words arrive as they were typed"]),
+    ("status always 0", &["exit status"]),
+    ("a leaked folder", &["no descriptor of the host"]),
+    ("no limit", &["memory limit", "processor quota", "limit of processes", "out of memory ends with 137"]),
+    ("one cgroup for all", &["a cgroup for each container"]),
+    ("cgroup joined after exec", &["in force before the first instruction"]),
+    ("cgroup left behind", &["its cgroups are gone afterwards"]),
+    ("chroot only", &["no climbing out as of a chroot", "no mount of the host is left"]),
+];
+
+fn student(sabotage: &str) -> Option<Subject> {
+    if std::process::Command::new("bash").args(["-c", "command -v unshare awk"]).output().is_err() {
+        skip("the student's program needs bash, unshare and awk");
+        return None;
+    }
+    let mut subject = Subject::new(Path::new(PROGRAM), &[])?;
+    subject.engine.variables.push(("SABOTAGE".to_string(), sabotage.to_string()));
+    Some(subject)
+}
+
+#[test]
+fn a_students_program_passes_its_chapters() {
+    let Some(subject) = student("") else { return };
+    let ask = |check: &'static Check| (check, subject.ask(check, true));
+    let findings: Vec<(&Check, Finding)> = checks().filter(|check| check.chapter <= 2).map(ask).collect();
+    let faults = findings.iter().filter(|(_, finding)| is_fault(finding));
+    let text: String = faults.map(|(check, finding)| sentence(check, finding)).collect();
+    assert!(text.is_empty(), "\n{text}");
+    // What comes later is not there, and the checks say so.
+    for check in checks().filter(|check| check.chapter > 2) {
+        assert!(is_fault(&subject.ask(check, false)), "{} passes on a program without chapter 03", check.name);
+    }
+}
+
+#[test]
+fn each_fault_is_noticed_by_its_check() {
+    let mut missed = String::new();
+    for (fault, names) in FAULTS {
+        let Some(subject) = student(fault) else { return };
+        for name in *names {
+            let check = checks().find(|check| check.name == *name).unwrap();
+            match subject.ask(check, false) {
+                Err(Fault::Wrong(_)) => {}
+                Err(Fault::Cannot(why)) => skip(&format!("{fault}: {why}")),
+                other => missed.push_str(&format!("{fault}: {name} says {other:?}\n")),
+            }
+        }
+    }
+    clean_up();
+    assert!(missed.is_empty(), "\n{missed}");
+}
+
+/// What the sabotaged programs have left in the cgroup trees, by the names that they use.
+fn clean_up() {
+    for tree in crate::support::kernel::hierarchies() {
+        for entry in std::fs::read_dir(tree.at).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("sh-") || name == "mydocker-sh-shared" {
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
