@@ -74,7 +74,8 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
     if !nix::unistd::geteuid().is_root() {
         bail!("containers are made by root: try `sudo mydocker …` (what would be done: `mydocker run --dry-run …`)");
     }
-    // Every mode that we give is meant: with the caller's umask /dev/null would not be writable for all.
+    // Every mode that we give is meant, those of our own folders too: with the caller's umask /dev/null would not be
+    // writable for all. The command gets 022 at the end.
     nix::sys::stat::umask(Mode::empty());
     if sys::closed_at_start(1) {
         bail!("stdout is closed: what the command writes would be lost (hint: > /dev/null)");

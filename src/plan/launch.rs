@@ -176,8 +176,6 @@ const KILL_YOURSELF: i32 = i32::MAX;
 
 /// The child's side; it never returns.
 fn perform_in_child(steps: &[Step], faults: &[Option<Fault>], mut stage: Stage, channel: Channel, paced: bool) -> ! {
-    // The caller's mask must not bend the modes of what is made for the container; the command gets 022 at the end.
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     for (number, step) in steps.iter().enumerate() {
         if paced && channel.wait().is_err() {
             sys::exit_now(125);

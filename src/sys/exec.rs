@@ -45,3 +45,32 @@ pub fn getcwd(buffer: &mut [u8]) -> Result<&[u8], Errno> {
     let size = check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
     Ok(&buffer[..size as usize])
 }
+
+/// Where the words lie with which this program was started; `/proc/PID/cmdline` is read from there.
+#[derive(Clone, Copy)]
+pub struct OwnArguments {
+    start: usize,
+    length: usize,
+}
+
+/// Our own, from fields 48 and 49 of `/proc/self/stat`. `None`: the kernel does not tell.
+pub fn own_arguments() -> Option<OwnArguments> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(45);
+    let (start, end): (usize, usize) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(OwnArguments { start, length: end.checked_sub(start).filter(|_| start > 0)? })
+}
+
+impl OwnArguments {
+    /// Puts `name` in their place, as far as it fits; for a process that asks for its own words no more.
+    pub fn replace(self, name: &[u8]) {
+        let fits = name.len().min(self.length.saturating_sub(1));
+        // SAFETY: the kernel has laid the words out in these bytes of our stack, writable, before the program began;
+        // a copy made by fork has them at the same place, and nobody in it reads them.
+        unsafe {
+            let start = std::ptr::with_exposed_provenance_mut::<u8>(self.start);
+            start.write_bytes(0, self.length);
+            start.copy_from_nonoverlapping(name.as_ptr(), fits);
+        }
+    }
+}

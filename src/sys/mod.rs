@@ -17,7 +17,7 @@ mod tty;
 
 pub use channel::{Channel, Message, hung_up};
 pub use clone::{Clone3, Cloned, clone3};
-pub use exec::{ExecVector, execve, fork, getcwd};
+pub use exec::{ExecVector, OwnArguments, execve, fork, getcwd, own_arguments};
 pub use path::{FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2};
 pub use signals::{SignalFd, default_signals, interrupted, kill, pidfd_send_signal, wait_pidfd, wait_signal};
 pub use stdio::{closed_at_start, dup_to};

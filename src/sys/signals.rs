@@ -9,13 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// Sets every signal back to its default and unblocks all: an ignored SIGPIPE (ours, by the language's runtime) or
 /// SIGHUP (the caller's, by nohup) would be inherited across exec.
 pub fn default_signals() -> Result<(), Errno> {
+    // The kernel's `struct sigaction` of SIG_DFL, no flags and an empty mask is all zeros, and on no machine larger.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // The two that nobody can change, and the two that libc keeps for itself.
-        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32 | 33) {
-            continue;
-        }
-        // SAFETY: SIG_DFL is a valid disposition for every other signal.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Not the C library's call, which keeps 32 and 33 to itself: those are inherited too. EINVAL: SIGKILL, SIGSTOP.
+        // SAFETY: the kernel reads one structure, which lives across the call; the default needs no handler of ours.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
