@@ -80,7 +80,10 @@ impl Watch for Teller {
     fn after(&mut self, step: &Step, child: Option<Pid>, result: Result<(), Errno>) {
         match self.telling {
             Telling::Nothing => {}
-            Telling::Text | Telling::Steps => self.say(&self.narrator.after(step, child, result)),
+            Telling::Text | Telling::Steps => {
+                let text = self.narrator.after(step, child, result);
+                self.say(&text);
+            }
             Telling::Json => self.say(&(narrate_json(step, child, Some(result)) + "\n")),
         }
     }

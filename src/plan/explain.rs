@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 #[derive(Default)]
 pub struct Narrator {
     told: usize,
+    /// What the steps so far have found out, and the child's number.
+    known: Vec<(String, String)>,
 }
 
 impl Narrator {
@@ -18,7 +20,7 @@ impl Narrator {
         self.told += 1;
         let side = side(step.phase);
         let mut text = format!("{:>3} {side:<5} {}\n", self.told, step.name);
-        text.push_str(&format!("          do    {}\n", step.op.shell));
+        text.push_str(&format!("          do    {}\n", self.fill(&step.op.shell)));
         if !step.why.is_empty() {
             text.push_str(&format!("          why   {}\n", step.why));
         }
@@ -26,22 +28,37 @@ impl Narrator {
     }
 
     /// What came of it, with the real process and its namespaces.
-    pub fn after(&self, step: &Step, child: Option<Pid>, result: Result<(), Errno>) -> String {
+    pub fn after(&mut self, step: &Step, child: Option<Pid>, result: Result<(), Errno>) -> String {
         let mut text = match result {
             Ok(()) => String::from("          ok"),
             Err(errno) => format!("          FAILED with {errno:?}: {}", errno.desc()),
         };
+        for (name, value) in step.tells.iter().filter_map(|told| Some((told.name(), told.value()?))) {
+            text.push_str(&format!(": {name}={value}"));
+            self.learn(name, value);
+        }
         let pid = child.map_or("$PID".to_string(), |pid| pid.to_string());
         if step.phase == Phase::Clone
             && let Some(child) = child
         {
             text.push_str(&format!(": process {pid}{}", namespaces(child)));
+            self.learn("PID", &pid);
         }
         text.push('\n');
         if !step.look.is_empty() {
-            text.push_str(&format!("          look  {}\n", step.look.replace("$PID", &pid)));
+            text.push_str(&format!("          look  {}\n", self.fill(&step.look)));
         }
         text
+    }
+
+    fn learn(&mut self, name: &str, value: &str) {
+        self.known.push((format!("${name}"), value.to_string()));
+        // `$ADDRESS1` is not `$ADDRESS` and a 1.
+        self.known.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    }
+
+    fn fill(&self, text: &str) -> String {
+        self.known.iter().fold(text.to_string(), |text, (name, value)| text.replace(name, value))
     }
 }
 
@@ -78,6 +95,11 @@ pub fn narrate_json(step: &Step, child: Option<Pid>, result: Option<Result<(), E
         "look": step.look,
         "undo": step.undo,
     });
+    let told = step.tells.iter().filter_map(|told| Some((told.name().to_string(), json!(told.value()?))));
+    let told: serde_json::Map<_, _> = told.collect();
+    if !told.is_empty() {
+        line["told"] = told.into();
+    }
     if let Some(child) = child {
         line["pid"] = child.as_raw().into();
         if step.phase == Phase::Clone {

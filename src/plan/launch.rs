@@ -1,10 +1,11 @@
-//! Performs a plan: the host's steps, one `clone3`, and the child's steps up to `execve`.
+//! Performs a plan: the host's steps, one `clone3`, the host's steps beside the child, and meanwhile the child's own up
+//! to `execve`.
 //!
 //! Everything of the child's side was laid out before the clone. Between clone and exec the child does not allocate,
 //! lock, log or read the environment; what fails goes up the channel as a step number and an errno, and the engine
 //! prints the step's own words. The channel closes by itself when `execve` succeeds: end of file is the good news.
 
-use super::{Plan, Stage, Step};
+use super::{Child, Phase, Plan, Stage, Step};
 use crate::sys::{self, Channel, Clone3, Cloned, Message};
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -111,20 +112,12 @@ impl Failure {
 /// Performs `plan`. On failure nothing runs any more, and the caller performs the undo list.
 pub fn launch(plan: &Plan, mut stage: Stage, options: Options<'_>) -> Result<Launched, Failure> {
     let Options { watch, failpoint } = options;
-    let (host, rest) = plan.steps.split_at(plan.steps.partition_point(|step| step.phase < super::Phase::Clone));
-    let Some((clone, child)) = rest.split_first() else {
+    let (host, rest) = plan.steps.split_at(plan.steps.partition_point(|step| step.phase < Phase::Clone));
+    let Some((clone, rest)) = rest.split_first() else {
         unreachable!("`Plan::draw` always adds the clone");
     };
-    for step in host {
-        let go_on = watch.before(step);
-        let result = match Failpoint::at(failpoint.as_ref(), &step.name) {
-            _ if !go_on => Err(Errno::EINTR),
-            Some(fault) => Err(strike(fault)),
-            None => step.op.act(&mut stage),
-        };
-        watch.after(step, None, result);
-        result.map_err(|errno| Failure::of(step, errno, stage.detail))?;
-    }
+    let (beside, child) = rest.split_at(rest.partition_point(|step| !step.phase.in_child()));
+    perform(host, &mut stage, watch, failpoint.as_ref())?;
     let fail = |errno| Failure::of(clone, errno, 0);
     if !watch.before(clone) {
         return Err(fail(Errno::EINTR));
@@ -140,20 +133,78 @@ pub fn launch(plan: &Plan, mut stage: Stage, options: Options<'_>) -> Result<Lau
         Cloned::Child => {
             drop(here);
             stage.channel = Some(there.as_raw_fd());
-            perform_in_child(child, &faults, stage, there, watch.paced())
+            let gate = child.iter().position(|step| step.phase.needs_beside()).filter(|_| !beside.is_empty());
+            perform_in_child(child, &faults, stage, there, watch.paced(), gate)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(there);
             drop(stage);
             watch.after(clone, Some(pid), Ok(()));
-            let handed_up = follow(child, &here, pid, watch).inspect_err(|_| {
-                // It has failed and is ending; nothing of it may be left when we report.
+            let kill = || {
                 let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
                 let _ = sys::wait_pidfd(&pidfd);
-            })?;
+            };
+            if !beside.is_empty() {
+                let done = accompany(beside, pid, &pidfd, watch, failpoint.as_ref());
+                if let Err(failure) = done {
+                    kill();
+                    // A child that had failed by itself is the reason, not that its namespaces are gone.
+                    return Err(follow(child, &here, pid, &mut Nobody).err().unwrap_or(failure));
+                }
+                if !watch.paced() {
+                    let _ = here.go();
+                }
+            }
+            // It has failed and is ending; nothing of it may be left when we report.
+            let handed_up = follow(child, &here, pid, watch).inspect_err(|_| kill())?;
             Ok(Launched { pid, pidfd, handed_up })
         }
     }
+}
+
+/// Nobody looks on.
+struct Nobody;
+
+impl Watch for Nobody {}
+
+/// Steps of the engine's side, in their order, up to the first that fails.
+fn perform(
+    steps: &[Step],
+    stage: &mut Stage,
+    watch: &mut dyn Watch,
+    failpoint: Option<&Failpoint>,
+) -> Result<(), Failure> {
+    let child = stage.child.as_ref().map(|child| child.pid);
+    for step in steps {
+        let go_on = watch.before(step);
+        let result = match Failpoint::at(failpoint, &step.name) {
+            _ if !go_on => Err(Errno::EINTR),
+            Some(fault) => Err(strike(fault)),
+            None => step.op.act(stage),
+        };
+        watch.after(step, child, result);
+        result.map_err(|errno| Failure::of(step, errno, stage.detail))?;
+    }
+    Ok(())
+}
+
+/// The engine's steps beside the child, which is at its own meanwhile.
+fn accompany(
+    steps: &[Step],
+    pid: Pid,
+    pidfd: &OwnedFd,
+    watch: &mut dyn Watch,
+    failpoint: Option<&Failpoint>,
+) -> Result<(), Failure> {
+    let child = || -> Result<Child, Errno> {
+        let network = format!("/proc/{pid}/ns/net");
+        let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+        let network = nix::fcntl::open(network.as_str(), flags, nix::sys::stat::Mode::empty())?;
+        let pidfd = pidfd.try_clone().map_err(|_| Errno::EMFILE)?;
+        Ok(Child { pid, pidfd, network })
+    };
+    let child = child().map_err(|errno| Failure::of(&steps[0], errno, 0))?;
+    perform(steps, &mut Stage { child: Some(child), ..Stage::default() }, watch, failpoint)
 }
 
 fn open_folder(path: &std::path::Path) -> Result<OwnedFd, Errno> {
@@ -174,10 +225,18 @@ fn strike(fault: Fault) -> Errno {
 /// In the report of a child: the engine is to kill itself here (a failpoint).
 const KILL_YOURSELF: i32 = i32::MAX;
 
-/// The child's side; it never returns.
-fn perform_in_child(steps: &[Step], faults: &[Option<Fault>], mut stage: Stage, channel: Channel, paced: bool) -> ! {
+/// The child's side; it never returns. At step number `gate` it waits for the engine's steps beside it; a paced child
+/// waits for every step anyway, and the engine has done its own before the first.
+fn perform_in_child(
+    steps: &[Step],
+    faults: &[Option<Fault>],
+    mut stage: Stage,
+    channel: Channel,
+    paced: bool,
+    gate: Option<usize>,
+) -> ! {
     for (number, step) in steps.iter().enumerate() {
-        if paced && channel.wait().is_err() {
+        if (paced || gate == Some(number)) && channel.wait().is_err() {
             sys::exit_now(125);
         }
         let mut message = Message { step: number as u32, errno: 0, detail: 0 };
@@ -236,6 +295,90 @@ fn follow(steps: &[Step], channel: &Channel, pid: Pid, watch: &mut dyn Watch) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a test sees of a launch: the names of the engine's steps, in the order in which they were done.
+    #[derive(Default)]
+    struct Seen(Vec<String>);
+
+    impl Watch for Seen {
+        fn after(&mut self, step: &Step, child: Option<Pid>, result: Result<(), Errno>) {
+            self.0.push(format!("{} {} {}", step.name, child.is_some(), result.is_ok()));
+        }
+    }
+
+    /// A plan of one step in each phase that matters here; the child notes its progress in a pipe.
+    fn plan(beside: Result<(), Errno>) -> (Plan, std::io::PipeReader) {
+        use crate::plan::Op;
+        use std::os::fd::AsRawFd;
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut plan =
+            Plan { steps: vec![], namespaces: nix::sched::CloneFlags::empty(), into_cgroup: None, room: "test" };
+        plan.add(Phase::Host, "host", Op::new("getpid", [""; 0], "", |_| Ok(())));
+        plan.add_clone();
+        let writer = std::sync::Arc::new(writer);
+        let note = |byte: &'static [u8]| {
+            let writer = std::sync::Arc::clone(&writer);
+            Op::new("write", [""; 0], "", move |_| nix::unistd::write(&*writer, byte).map(drop))
+        };
+        plan.add(Phase::Enter, "before", note(b"b"));
+        plan.add(Phase::Identity, "after", note(b"a"));
+        let peer = reader.try_clone().unwrap();
+        let op = Op::new("getpid", [""; 0], "", move |stage| {
+            let child = stage.child.as_ref().ok_or(Errno::ECHILD)?;
+            assert!(child.network.as_raw_fd() >= 0);
+            // The child is on its way already: this byte comes although the engine has not let it go on.
+            let comes = |within: u16| {
+                let mut fds = [nix::poll::PollFd::new(peer.as_fd(), nix::poll::PollFlags::POLLIN)];
+                nix::poll::poll(&mut fds, within).map(|ready| ready == 1)
+            };
+            if !comes(2000)? {
+                return Err(Errno::ETIME);
+            }
+            nix::unistd::read(&peer, &mut [0])?;
+            assert_eq!(comes(50), Ok(false), "the child did not wait");
+            beside
+        });
+        plan.add(Phase::Beside, "beside", op);
+        (plan, reader)
+    }
+
+    fn outcome(beside: Result<(), Errno>, failpoint: Option<&str>) -> (Option<String>, Vec<String>, String) {
+        use std::io::Read;
+        let (plan, mut reader) = plan(beside);
+        let mut seen = Seen::default();
+        let options = Options { watch: &mut seen, failpoint: failpoint.and_then(Failpoint::parse) };
+        let launched = launch(&plan, Stage::default(), options);
+        let failure = launched.as_ref().err().map(|failure| format!("{} {:?}", failure.step, failure.errno));
+        launched.into_iter().for_each(|launched| drop(sys::wait_pidfd(&launched.pidfd)));
+        drop(plan);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        (failure, seen.0, rest)
+    }
+
+    #[test]
+    fn the_child_works_beside_the_engine_and_waits_only_where_it_must() {
+        let (failure, seen, rest) = outcome(Ok(()), None);
+        assert_eq!(failure, None);
+        assert_eq!(seen, ["test.host false true", "test.clone true true", "test.beside true true"]);
+        assert_eq!(rest, "a");
+    }
+
+    #[test]
+    fn a_failure_beside_the_child_ends_the_child() {
+        let (failure, _, rest) = outcome(Err(Errno::EBUSY), None);
+        assert_eq!(failure.as_deref(), Some("test.beside EBUSY"));
+        assert_eq!(rest, "", "the child went on");
+        let (failure, _, rest) = outcome(Ok(()), Some("test.beside:error"));
+        assert_eq!(failure.as_deref(), Some("test.beside EIO"));
+        assert!(rest.is_empty() || rest == "b", "the child went on");
+    }
+
+    #[test]
+    fn a_child_that_fails_by_itself_is_the_reason() {
+        let (failure, ..) = outcome(Err(Errno::ESRCH), Some("test.before:error"));
+        assert_eq!(failure.as_deref(), Some("test.before EIO"));
+    }
 
     #[test]
     fn failpoints_name_a_step_and_a_fault() {

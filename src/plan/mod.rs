@@ -18,7 +18,7 @@ pub use journal::{Header, Journal, Leftover, boot_id, leftovers, start_time};
 pub use launch::{Failpoint, Failure, Fault, Launched, Options, Watch, launch};
 pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
-pub use step::{Phase, Stage, Step};
+pub use step::{Child, Phase, Stage, Step, Told};
 pub use undo::Undo;
 
 use anyhow::Result;

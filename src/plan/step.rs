@@ -1,10 +1,12 @@
 //! A step: one kernel operation, and the five things that it knows about itself.
 
 use super::{Op, Undo};
+use nix::unistd::Pid;
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
-/// When a step is performed, in this order. Everything up to `Clone` is done by the engine on the host; everything
+/// When a step is performed, in this order. Everything up to `Beside` is done by the engine on the host; everything
 /// after it by the child, on its way from a copy of the engine to the container's first process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -14,6 +16,9 @@ pub enum Phase {
     Host,
     /// The one call that makes the child and its namespaces.
     Clone,
+    /// The engine, while the child goes about its own steps: what needs the child's namespaces (its network). The
+    /// child waits for the end of these before the first step that [`Phase::needs_beside`].
+    Beside,
     /// The child takes its place: cgroups joined, the mount tree made private.
     Enter,
     /// The container's root is mounted, still beside the host's.
@@ -43,7 +48,12 @@ pub enum Phase {
 impl Phase {
     /// Whether the child performs it.
     pub fn in_child(self) -> bool {
-        self > Phase::Clone
+        self > Phase::Beside
+    }
+
+    /// Whether the child may begin with it only when the engine's steps beside it are done.
+    pub fn needs_beside(self) -> bool {
+        self >= Phase::Identity
     }
 }
 
@@ -62,6 +72,43 @@ pub struct Stage {
     pub detail: u64,
     /// The number of the child's end of the channel to the engine; it hangs up when the engine dies.
     pub channel: Option<i32>,
+    /// For the engine's steps beside the child: the child.
+    pub child: Option<Child>,
+}
+
+/// The waiting child, as the engine's steps beside it need it.
+pub struct Child {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// Its network namespace (`man 7 namespaces`, /proc/PID/ns/net).
+    pub network: OwnedFd,
+}
+
+/// A word that nobody knows before a step is done: which address was free. Until then the plan says `$NAME`, as a
+/// shell script would.
+pub struct Told {
+    name: String,
+    value: OnceLock<String>,
+}
+
+impl Told {
+    pub fn new(name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), value: OnceLock::new() })
+    }
+
+    /// Says it, once.
+    pub fn tell(&self, value: impl Into<String>) {
+        let _ = self.value.set(value.into());
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `None`: the step is not done yet.
+    pub fn value(&self) -> Option<&str> {
+        self.value.get().map(String::as_str)
+    }
 }
 
 /// One kernel operation of a plan.
@@ -76,11 +123,13 @@ pub struct Step {
     pub look: Cow<'static, str>,
     /// What takes it back, if something outlives the container's processes.
     pub undo: Option<Undo>,
+    /// What is known when it is done.
+    pub tells: Vec<Arc<Told>>,
 }
 
 impl Step {
     pub(super) fn new(phase: Phase, name: String, op: Op) -> Self {
-        Self { phase, name, op, why: Cow::Borrowed(""), look: Cow::Borrowed(""), undo: None }
+        Self { phase, name, op, why: Cow::Borrowed(""), look: Cow::Borrowed(""), undo: None, tells: vec![] }
     }
 
     pub fn why(&mut self, why: impl Into<Cow<'static, str>>) -> &mut Self {
@@ -95,6 +144,11 @@ impl Step {
 
     pub fn undo(&mut self, undo: Undo) -> &mut Self {
         self.undo = Some(undo);
+        self
+    }
+
+    pub fn tells(&mut self, word: &Arc<Told>) -> &mut Self {
+        self.tells.push(Arc::clone(word));
         self
     }
 }

@@ -13,11 +13,8 @@ use nix::unistd::{ForkResult, Pid, getpid, setpgid, tcsetpgrp};
 
 pub fn plan(plan: &mut Plan) {
     let words = sys::own_arguments();
-    let op = Op::new(
-        "fork",
-        ["PR_SET_DUMPABLE 0"],
-        "tini -- …   # PID 1 reaps, the command is its child",
-        move |_| {
+    let op =
+        Op::new("fork", ["PR_SET_DUMPABLE 0"], "tini -- …   # PID 1 reaps, the command is its child", move |_| {
             nix::sys::prctl::set_dumpable(false)?;
             // Block all before the fork, so that no signal is lost between it and `sigwait`.
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
@@ -31,8 +28,7 @@ pub fn plan(plan: &mut Plan) {
                 }
                 ForkResult::Parent { child } => be_init(child, words),
             }
-        },
-    );
+        });
     plan.add(Phase::Exec, "init", op)
         .why("PID 1 inherits orphans; a command that never waits for strangers would collect zombies.")
         .look("ps -o pid,ppid,stat,args --ppid $PID");
