@@ -349,7 +349,9 @@ mod tests {
         let options = Options { watch: &mut seen, failpoint: failpoint.and_then(Failpoint::parse) };
         let launched = launch(&plan, Stage::default(), options);
         let failure = launched.as_ref().err().map(|failure| format!("{} {:?}", failure.step, failure.errno));
-        launched.into_iter().for_each(|launched| drop(sys::wait_pidfd(&launched.pidfd)));
+        if let Ok(launched) = &launched {
+            let _ = sys::wait_pidfd(&launched.pidfd);
+        }
         drop(plan);
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
