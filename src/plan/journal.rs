@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The first line of a journal; every other line is an [`Undo`], in the order of the steps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -110,7 +111,7 @@ pub fn leftovers(dirs: &Dirs) -> Vec<Leftover> {
 fn leftover(id: Id, path: PathBuf) -> Option<Leftover> {
     let file =
         File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).ok()?;
-    file.try_lock().ok()?;
+    lock(&file, &path)?;
     let text = fs::read_to_string(&path).ok()?;
     let undos = text.lines().skip(1).map(|line| Some((String::new(), serde_json::from_str(line).ok()?)));
     let Some(undos) = undos.collect::<Option<Vec<_>>>() else {
@@ -118,6 +119,30 @@ fn leftover(id: Id, path: PathBuf) -> Option<Leftover> {
         return None;
     };
     Some(Leftover { id, journal: Journal { path, undos, _lock: file } })
+}
+
+/// Locks the journal of a dead engine; `None`: it lives, or another cleaner is at it. Between clone and exec the child
+/// holds the lock with the engine, so for a moment after an engine's death the lock is its dying child's: without a
+/// little patience the name of the dead container would still be taken.
+fn lock(file: &File, path: &Path) -> Option<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let end = Instant::now() + PATIENCE;
+    while file.try_lock().is_err() {
+        let text = fs::read_to_string(path).ok()?;
+        let header: Header = serde_json::from_str(text.lines().next()?).ok()?;
+        if lives(&header) || Instant::now() > end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Some(())
+}
+
+/// Whether the engine that wrote it runs: a zombie does not.
+fn lives(header: &Header) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", header.pid)).unwrap_or_default();
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    state.is_some_and(|state| state != "Z" && state != "X") && start_time(header.pid) == Some(header.start_time)
 }
 
 /// When process `pid` began, in clock ticks since boot (field 22 of `/proc/PID/stat`): together with the number it
