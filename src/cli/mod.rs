@@ -43,7 +43,7 @@ pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
     let typed: Vec<_> = std::env::args_os().collect();
     let said = match parser(rooms, commands, &typed).try_get_matches_from(&typed) {
         Ok(said) => said,
-        Err(error) => return misunderstood(&error),
+        Err(error) => return misunderstood(&error, commands, &typed),
     };
     log_to_stderr(said.get_flag("debug"));
     let Some((name, words)) = said.subcommand() else { return ExitCode::from(ENGINE_FAILED) };
@@ -96,7 +96,7 @@ fn log_to_stderr(debug: bool) {
 }
 
 /// What the user typed makes no sense, or asks for help.
-fn misunderstood(error: &clap::Error) -> ExitCode {
+fn misunderstood(error: &clap::Error, commands: &[Command], typed: &[OsString]) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             // A closed pipe (`mydocker --help | head -1`) is no error of ours.
@@ -105,12 +105,11 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
         }
         _ => {
             let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            eprintln!("mydocker: {}", line.trim_end_matches(':'));
-            eprintln!(
-                "hint: mydocker {} --help",
-                std::env::args().nth(1).filter(|word| word == "run").unwrap_or_default()
-            );
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':');
+            let command = commands.iter().find(|command| typed.iter().skip(1).any(|word| word == command.name));
+            let help = command.map_or("--help".to_string(), |command| format!("{} --help", command.name));
+            // Nobody to tell, if stderr is full or closed: the exit status has to do.
+            let _ = write!(std::io::stderr(), "mydocker: {line}\nhint: mydocker {help}\n");
             ExitCode::from(ENGINE_FAILED)
         }
     }

@@ -39,7 +39,12 @@ fn flags(command: clap::Command, rooms: &[&dyn Room]) -> clap::Command {
                 .value_name("IMAGE|COMMAND")
                 .help("The image (default: busybox:latest), the command and its arguments"),
         );
-    rooms.iter().fold(command, |command, room| room.flags(command))
+    let command = rooms.iter().fold(command, |command, room| room.flags(command));
+    // As docker: what stands behind a flag is its value, even if it begins with a minus, and is refused as one (-u -1).
+    command.mut_args(|arg| match arg.get_action() {
+        ArgAction::Set | ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
+        _ => arg,
+    })
 }
 
 fn rooms_arg(name: &'static str) -> Arg {

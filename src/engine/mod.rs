@@ -130,6 +130,9 @@ fn make_folders(dirs: &Dirs) -> Result<()> {
     ];
     for (path, mode) in folders {
         let made = DirBuilder::new().recursive(true).mode(mode).create(&path);
+        if made.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+            bail!("cannot make `{}`: it is there and not a folder", path.display());
+        }
         made.with_context(|| format!("cannot make `{}`", path.display()))?;
     }
     Ok(())

@@ -18,7 +18,7 @@ pub use signal::signal_number;
 
 use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec};
 use crate::sys;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use nix::errno::Errno;
 
@@ -75,7 +75,7 @@ impl Room for Process {
         spec.init = said.get_flag("init");
         let signal = string("stop-signal").or(spec.image.stop_signal.as_deref());
         if let Some(signal) = signal {
-            spec.stop_signal = signal_number(signal)?;
+            spec.stop_signal = signal_number(signal).context("--stop-signal")?;
         }
         let args = command::words(string("entrypoint"), &spec.image, &spec.command)?;
         let working_dir = match string("workdir").unwrap_or(&spec.image.working_dir) {

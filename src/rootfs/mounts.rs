@@ -54,6 +54,9 @@ pub fn tmpfs(text: &str) -> Result<Mount> {
     if dir.trim_matches('/').is_empty() {
         bail!("--tmpfs: `{shown}`: the destination cannot be `/`");
     }
+    if Path::new(dir).starts_with("/proc") || Path::new(dir).starts_with("/sys") {
+        bail!("--tmpfs: `{shown}`: /proc and /sys are the kernel's; nothing is mounted in them");
+    }
     let mut list: Vec<&str> = vec!["noexec", "nosuid", "nodev"];
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
