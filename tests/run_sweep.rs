@@ -11,7 +11,13 @@ use std::time::{Duration, Instant};
 use support::{Done, Engine, Guard, kernel, skip};
 
 /// As many flags as have steps of their own.
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 20] = [
+    "--memory",
+    "64m",
+    "--pids-limit",
+    "50",
+    "--cpus",
+    "0.5",
     "--name",
     "web",
     "-t",
@@ -67,11 +73,23 @@ fn next(engine: &Engine, after: &str) {
     assert_eq!((done.status, done.stdout.as_str(), done.stderr.as_str()), (0, "", ""), "after {after}");
 }
 
+/// What can be seen at a glance, after each step; the guard looks at everything at the end.
+#[track_caller]
+fn nothing_is_left(engine: &Engine, after: &str) {
+    for folder in ["containers", "names", "run/journal"] {
+        let left: Vec<_> = std::fs::read_dir(engine.root().join(folder)).unwrap().flatten().collect();
+        assert!(left.is_empty(), "after {after}: {left:?}");
+    }
+    let mounts = kernel::mounts("thread-self");
+    let ours = |mount: &&kernel::Mount| std::path::Path::new(&mount.at).starts_with(engine.root());
+    assert_eq!(mounts.iter().find(ours), None, "after {after}");
+}
+
 #[test]
 fn every_step_may_fail() {
     let Some((engine, steps)) = prepare() else { return };
+    let guard = Guard::new(engine.root());
     for (step, _) in &steps {
-        let guard = Guard::new(engine.root());
         let point = format!("{step}:error");
         let done = run(&engine, Some(&point), &[]);
         // 126 is the command's that cannot be run.
@@ -80,24 +98,27 @@ fn every_step_may_fail() {
         assert_eq!(done.stderr.lines().count(), 1, "{point}: {}", done.stderr);
         assert!(!done.stderr.contains("panicked"), "{point}: {}", done.stderr);
         assert!(done.took < Duration::from_secs(5), "{point}");
-        // Nothing is left even without a next command.
-        guard.check();
+        // Even without a next command.
+        nothing_is_left(&engine, &point);
         next(&engine, &point);
+        nothing_is_left(&engine, &point);
     }
+    guard.check();
 }
 
 #[test]
 fn every_step_may_be_the_last() {
     let Some((engine, steps)) = prepare() else { return };
     let points = steps.iter().map(|(step, _)| step.clone()).chain(["engine.wait".to_string()]);
+    let guard = Guard::new(engine.root());
     for step in points {
-        let guard = Guard::new(engine.root());
         let point = format!("{step}:kill");
         let done = run(&engine, Some(&point), &[]);
         assert_eq!(done.status, 137, "{point}: {}", done.stderr);
         next(&engine, &point);
-        guard.check();
+        nothing_is_left(&engine, &point);
     }
+    guard.check();
 }
 
 #[test]
@@ -105,14 +126,15 @@ fn every_undo_may_be_the_last() {
     let Some((engine, steps)) = prepare() else { return };
     let undos: Vec<_> = steps.into_iter().filter(|(_, undo)| *undo).collect();
     assert!(undos.len() >= 2, "{undos:?}");
+    let guard = Guard::new(engine.root());
     for (step, _) in undos {
-        let guard = Guard::new(engine.root());
         let point = format!("undo.{step}:kill");
         let done = run(&engine, Some(&point), &[]);
         assert_eq!(done.status, 137, "{point}: {}", done.stderr);
         next(&engine, &point);
-        guard.check();
+        nothing_is_left(&engine, &point);
     }
+    guard.check();
 }
 
 #[test]
