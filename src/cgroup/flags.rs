@@ -42,7 +42,7 @@ pub fn add(command: Command) -> Command {
 /// What was said: a flag's value, if it was given. `0` means "as if not said", as docker has it; so does an empty list.
 pub type Said<'a> = &'a dyn Fn(&'static str) -> Option<&'a str>;
 
-/// The resources of the OCI document; `cpus` is the number of CPUs that are online.
+/// The resources of the OCI document; `cpus` is the number of CPUs that are online, and matters for `--cpus` only.
 pub fn resources(said: Said, no_oom_kill: bool, cpus: u64) -> Result<LinuxResources> {
     let mut resources = LinuxResources::default();
     let memory = memory(said, no_oom_kill)?;

@@ -4,6 +4,7 @@
 //! Read from `/proc/self/mountinfo` and `/proc/self/cgroup` (`man 5 proc`, `man 7 cgroups`), with no right but to read.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -99,8 +100,7 @@ impl Layout {
     pub fn here() -> &'static Self {
         static HERE: OnceLock<Layout> = OnceLock::new();
         HERE.get_or_init(|| {
-            let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
-            let mut layout = Self::parse(&text("/proc/self/mountinfo"), &text("/proc/self/cgroup"));
+            let mut layout = Self::parse(&proc_file("/proc/self/mountinfo"), &proc_file("/proc/self/cgroup"));
             for tree in layout.trees.iter_mut().filter(|tree| tree.version == Version::V2) {
                 tree.controllers = words(&tree.mount.join("cgroup.controllers"));
             }
@@ -139,6 +139,14 @@ impl Layout {
             move |tree: &&Tree| v1(tree) || alone || needed.iter().any(|(controller, _)| tree.carries(controller));
         self.trees.iter().filter(|tree| !tree.read_only).filter(wanted).collect::<Vec<_>>().into_iter()
     }
+}
+
+/// A file of /proc, which says that it has no size: with room for all of it, it is read at one stroke.
+fn proc_file(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(32 << 10);
+    // What cannot be read counts as empty: then there are no cgroups.
+    let _ = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn usual(mount: &Path) -> bool {

@@ -45,17 +45,17 @@ mod tests {
 
     #[test]
     fn lists_are_the_kernels() {
-        let cases: [(&str, &[(u32, u32)], u64); 6] = [
-            ("0", &[(0, 0)], 1),
-            ("0-1\n", &[(0, 1)], 2),
-            ("0,1,2", &[(0, 2)], 3),
-            ("7,0-3", &[(0, 3), (7, 7)], 5),
-            ("0-5,2-3,5-6", &[(0, 6)], 7),
-            ("0-4294967295", &[(0, u32::MAX)], 1 << 32),
+        let cases = [
+            ("0", vec![(0, 0)], 1),
+            ("0-1\n", vec![(0, 1)], 2),
+            ("0,1,2", vec![(0, 2)], 3),
+            ("7,0-3", vec![(0, 3), (7, 7)], 5),
+            ("0-5,2-3,5-6", vec![(0, 6)], 7),
+            ("0-4294967295", vec![(0, u32::MAX)], 1 << 32),
         ];
         for (text, ranges, count) in cases {
             let list = List::parse(text).unwrap();
-            assert_eq!((list.0.as_slice(), list.count()), (ranges, count), "{text}");
+            assert_eq!((&list.0, list.count()), (&ranges, count), "{text}");
         }
         for bad in ["", ",", "0,", ",0", "7-1", "-1", "1-", "0-1-2", "a", "+1", " 0", "0 ,1", "4294967296", "0-1:1/2"] {
             assert_eq!(List::parse(bad), None, "{bad:?}");

@@ -46,7 +46,8 @@ impl Room for Cgroup {
 
     fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {
         let value = |flag: &'static str| said.get_one::<String>(flag).map(String::as_str);
-        let resources = flags::resources(&value, said.get_flag("oom-kill-disable"), online())?;
+        let cpus = if value("cpus").is_some() { online() } else { 0 };
+        let resources = flags::resources(&value, said.get_flag("oom-kill-disable"), cpus)?;
         let parent = match value("cgroup-parent").filter(|path| !path.is_empty()) {
             Some(path) => place::parent(path)?,
             None => Path::new("/").join(place::OURS),
@@ -145,7 +146,7 @@ fn draw(layout: &Layout, spec: &Spec, plan: &mut Plan) -> Result<()> {
 
 /// The parents are folders, or can become some; a slice is there, for only systemd makes slices.
 fn check_parents(layout: &Layout, trees: &[&Tree], place: &Place) -> Result<()> {
-    for parent in &place.parents {
+    for parent in place.parents.iter().filter(|_| !place.is_ours()) {
         let shown = Path::new("/").join(parent);
         let exists = |mount: &Path| mount.join(parent).is_dir();
         for tree in trees {

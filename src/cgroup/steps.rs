@@ -7,22 +7,29 @@ use crate::plan::{Op, Phase, Plan, Undo, quote};
 use nix::errno::Errno;
 use std::fs;
 use std::io::{Error, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+
+/// The sticky bit of a folder marks a parent that we have made for a user, among those that the user has made.
+const MARK: u32 = 0o1000;
 
 /// The container's cgroup in `tree`, and the missing ones that lead to it.
 pub fn make_all(tree: &Tree, place: &Place, plan: &mut Plan) {
     let label = tree.label();
-    if !place.is_ours() {
-        for parent in place.parents.iter().filter(|parent| !tree.mount.join(parent).exists()) {
-            let path = tree.mount.join(parent);
-            plan.add(Phase::Host, format!("parent.{label}/{}", parent.display()), make(&path))
-                .why("The user's --cgroup-parent is not there yet. It goes with the last container in it.")
-                .look(format!("ls {}", path.display()))
-                .undo(Undo::RemoveEmpty { path });
+    for parent in place.parents.iter().filter(|_| !place.is_ours()) {
+        let path = tree.mount.join(parent);
+        if fs::metadata(&path).is_ok_and(|folder| folder.mode() & MARK == 0) {
+            continue;
         }
+        plan.add(Phase::Host, format!("parent.{label}/{}", parent.display()), make(&path, 0o755 | MARK))
+            .why("A --cgroup-parent that nobody has made yet; it goes with the last container in it.")
+            .look(format!("ls {}", path.display()))
+            .undo(Undo::RemoveEmpty { path });
     }
     let path = tree.mount.join(&place.leaf);
-    plan.add(Phase::Host, format!("mkdir.{label}"), make(&path))
+    // Should a parent have gone meanwhile, `make` makes it again, with the same mode.
+    let mode = if place.is_ours() { 0o755 } else { 0o755 | MARK };
+    plan.add(Phase::Host, format!("mkdir.{label}"), make(&path, mode))
         .why(purpose(tree))
         .look(format!("ls {}", path.display()))
         .undo(Undo::RemoveCgroup { path });
@@ -52,20 +59,20 @@ fn purpose(tree: &Tree) -> &'static str {
 }
 
 /// `mkdir -p`. A parent may be removed by another container's end between our look and our call, so it tries again.
-pub fn make(path: &Path) -> Op {
+pub fn make(path: &Path, mode: u32) -> Op {
     let (shown, path) = (path.display().to_string(), path.to_owned());
-    let op = Op::new("mkdir", [shown.clone()], format!("mkdir -p {}", quote(&shown)), move |_| {
-        let mut made = fs::create_dir(&path);
-        for _ in 0..8 {
+    let shell = format!("mkdir -p -m {mode:o} {}", quote(&shown));
+    let op = Op::new("mkdir", [shown.clone()], shell, move |_| {
+        let make = |recursive| fs::DirBuilder::new().mode(mode).recursive(recursive).create(&path);
+        let mut made = make(false);
+        for _ in 0..16 {
             match &made {
-                Err(error) if error.kind() == ErrorKind::NotFound => made = fs::create_dir_all(&path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound || !path.exists() => made = make(true),
                 _ => break,
             }
         }
-        match made {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            other => other.map_err(errno),
-        }
+        made.map_err(errno)
     });
     op.hint(move |errno, _| match errno {
         Errno::EEXIST | Errno::ENOTDIR => {

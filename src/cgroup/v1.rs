@@ -111,7 +111,7 @@ fn prepare_ours(tree: &Tree, place: &Place, plan: &mut Plan) {
     if fs::read_to_string(&switch).is_ok_and(|text| text.trim_ascii_end() == "1") {
         return;
     }
-    plan.add(Phase::Host, format!("parent.{}/{OURS}", tree.label()), steps::make(&ours))
+    plan.add(Phase::Host, format!("parent.{}/{OURS}", tree.label()), steps::make(&ours, 0o755))
         .why("The parent of all containers, made once; it stays.")
         .look(format!("ls {}", ours.display()));
     inherit(tree, place, Path::new(OURS), plan);

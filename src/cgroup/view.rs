@@ -1,5 +1,6 @@
 //! What the container sees of its cgroups: `/sys/fs/cgroup`, read-only. In a cgroup namespace a mount of a tree begins
-//! at the container's own cgroup, so neither the host's nor another container's is in sight (`man 7 cgroup_namespaces`).
+//! at the container's own cgroup, so neither the host's nor another container's is in sight
+//! (`man 7 cgroup_namespaces`).
 //!
 //! Try it without us: `unshare --cgroup --mount sh -c 'mount -t cgroup2 none /mnt; ls /mnt'`
 
