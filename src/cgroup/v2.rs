@@ -33,7 +33,8 @@ pub fn limits(controller: &'static str, resources: &LinuxResources, offers: Offe
                 limit("--memory", "memory.max", bytes.to_string(), why);
             }
             if let (Some(sum @ 0..), Some(bytes)) = (memory.swap(), memory.limit()) {
-                let why = "Bytes of swap alone: --memory-swap less --memory. Else the container would fill the host's swap.";
+                let why =
+                    "Bytes of swap alone: --memory-swap less --memory. Else the container would fill the host's swap.";
                 limit("--memory-swap", "memory.swap.max", (sum - bytes).max(0).to_string(), why);
             }
             if let Some(bytes) = memory.reservation() {
