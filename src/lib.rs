@@ -17,6 +17,7 @@
 //! | 03 | [`rootfs`] | its own `/`: pivot_root, /proc, /sys, /dev; the default image |
 //! | 03 | [`security`] | what root may still do in there: 14 capabilities |
 //! | 04 | [`layers`] | a writable layer over read-only ones: overlay |
+//! | 07 | [`container`] | a container at rest: id, name, record, lock, log |
 //! | 07 | [`engine`] | runs a plan in the foreground: stdio, signals, exit status, undo |
 //! | – | [`cli`] | words in, words out; the only room that prints |
 //!
@@ -25,6 +26,7 @@
 
 pub mod cgroup;
 pub mod cli;
+pub mod container;
 pub mod engine;
 pub mod layers;
 pub mod namespaces;

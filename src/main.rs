@@ -2,14 +2,28 @@
 
 use mydocker::cli::{self, Command};
 use mydocker::plan::Room;
-use mydocker::{cgroup::Cgroup, layers::Layers, namespaces::Namespaces, process::Process};
+use mydocker::{cgroup::Cgroup, container::Container, layers::Layers, namespaces::Namespaces, process::Process};
 use mydocker::{rootfs::Rootfs, security::Security};
 use std::process::ExitCode;
 
 /// Every capability, in the order of the chapters.
-const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Security];
+const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Security, &Container];
 
-const COMMANDS: &[Command] = &[cli::RUN, cli::DOCTOR];
+const COMMANDS: &[Command] = &[
+    cli::RUN,
+    cli::CREATE,
+    cli::START,
+    cli::STOP,
+    cli::RESTART,
+    cli::KILL,
+    cli::WAIT,
+    cli::RM,
+    cli::PS,
+    cli::LOGS,
+    cli::INSPECT,
+    cli::EXEC,
+    cli::DOCTOR,
+];
 
 fn main() -> ExitCode {
     cli::main(ROOMS, COMMANDS)

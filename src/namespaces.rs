@@ -6,12 +6,13 @@
 //!
 //! Try it without us: `unshare --uts sh -c 'hostname inside; hostname'; hostname`
 
-use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, Target};
 use crate::sys;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
+use nix::errno::Errno;
 use nix::mount::MsFlags;
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind, Mount};
 use std::collections::HashMap;
 use std::path::Path;
@@ -113,6 +114,10 @@ impl Room for Namespaces {
         Ok(())
     }
 
+    fn join(&self, spec: &Spec, target: &Target, plan: &mut Plan) -> Result<()> {
+        enter(spec, target, plan)
+    }
+
     fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
         let wanted: Vec<Kind> = spec.linux().namespaces().iter().flatten().map(|namespace| namespace.typ()).collect();
         for (kind, flag) in KINDS {
@@ -139,6 +144,56 @@ impl Room for Namespaces {
                 .look("nsenter -t $PID -n ip addr");
         }
         Ok(())
+    }
+}
+
+/// How a process enters the namespaces of another. The kernel has one call for all of them; only the PID namespace is
+/// different: a process cannot change its own, so the engine says before the clone where its next child is born
+/// (`man 2 setns`, `man 7 pid_namespaces`).
+fn enter(spec: &Spec, target: &Target, plan: &mut Plan) -> Result<()> {
+    let kinds: Vec<Kind> = spec.linux().namespaces().iter().flatten().map(|namespace| namespace.typ()).collect();
+    let mut flags = CloneFlags::empty();
+    let mut words = Vec::new();
+    let cgroup = [(Kind::Cgroup, CloneFlags::CLONE_NEWCGROUP)];
+    for (kind, flag) in KINDS.into_iter().chain(cgroup).filter(|(kind, _)| kinds.contains(kind)) {
+        if kind == Kind::Pid {
+            let pidfd = target.pidfd.try_clone()?;
+            // A copy of the engine that a container can see must not be opened or traced from there (CVE-2019-5736).
+            plan.add(
+                Phase::Host,
+                "hide",
+                Op::new("prctl", ["PR_SET_DUMPABLE", "0"], "# not dumpable", |_| nix::sys::prctl::set_dumpable(false)),
+            )
+            .why(
+                "Until it execs, the child is a copy of the engine inside the container: nobody in there may open it.",
+            );
+            let shell = format!("nsenter -t {} -p sh", target.pid);
+            let op =
+                Op::new("setns", ["pidfd", "CLONE_NEWPID"], shell, move |_| setns(&pidfd, CloneFlags::CLONE_NEWPID));
+            plan.add(Phase::Host, "enter-pid", op.hint(gone))
+                .why("The next child of the engine is born in the container's PID namespace.")
+                .look(format!("readlink /proc/{}/ns/pid", target.pid));
+        } else {
+            flags |= flag;
+            words.push(format!("{flag:?}"));
+        }
+    }
+    if !flags.is_empty() {
+        let pidfd = target.pidfd.try_clone()?;
+        let shell = format!("nsenter -t {} -a sh", target.pid);
+        let op = Op::new("setns", ["pidfd".to_string(), words.join("|")], shell, move |_| setns(&pidfd, flags));
+        plan.add(Phase::Root, "enter", op.hint(gone))
+            .why("One call for all the others, by a descriptor of its first process, which no other can take over.")
+            .look(format!("ls -l /proc/$PID/ns /proc/{}/ns", target.pid));
+    }
+    Ok(())
+}
+
+fn gone(errno: Errno, _: u64) -> Option<String> {
+    match errno {
+        Errno::ESRCH => Some("the container has just ended".to_string()),
+        Errno::EPERM => Some("to enter namespaces takes CAP_SYS_ADMIN".to_string()),
+        _ => None,
     }
 }
 

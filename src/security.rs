@@ -6,7 +6,7 @@
 //!
 //! Try it without us: `capsh --drop=cap_chown -- -c 'touch /tmp/x; chown 1 /tmp/x'`
 
-use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, Target};
 use crate::sys;
 use anyhow::Result;
 use clap::ArgMatches;
@@ -58,6 +58,19 @@ impl Room for Security {
         sets.set_inheritable(Some(Capabilities::new())).set_ambient(Some(Capabilities::new()));
         spec.process_mut().set_capabilities(Some(sets));
         Ok(())
+    }
+
+    fn exec_spec(&self, _said: &ArgMatches, spec: &mut Spec, _target: &Target) -> Result<()> {
+        let Some(mut sets) = spec.process().capabilities().clone() else { return Ok(()) };
+        let none = spec.process().user().uid() != 0;
+        let held = if none { Some(Capabilities::new()) } else { sets.bounding().clone() };
+        sets.set_effective(held.clone()).set_permitted(held);
+        spec.process_mut().set_capabilities(Some(sets));
+        Ok(())
+    }
+
+    fn join(&self, spec: &Spec, _target: &Target, plan: &mut Plan) -> Result<()> {
+        self.plan(spec, plan)
     }
 
     fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {

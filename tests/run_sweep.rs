@@ -231,7 +231,9 @@ fn crashes_at_the_same_moment_are_cleaned_up_once() {
         let start = |failpoint: Option<&str>| {
             let mut command = engine.command(["run", "busybox", "true"]);
             command.stdin(Stdio::null());
-            failpoint.into_iter().for_each(|point| drop(command.env("MYDOCKER_FAILPOINT", point)));
+            if let Some(point) = failpoint {
+                command.env("MYDOCKER_FAILPOINT", point);
+            }
             engine.spawn(command)
         };
         let crashed: Vec<_> = (0..5).map(|_| start(Some("rootfs.pivot:kill"))).collect();

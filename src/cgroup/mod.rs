@@ -10,6 +10,7 @@
 //! Try it without us: `cat /proc/self/cgroup; ls /sys/fs/cgroup`
 
 mod flags;
+mod freeze;
 mod layout;
 mod limit;
 mod list;
@@ -21,7 +22,9 @@ mod v1;
 mod v2;
 mod view;
 
-use crate::plan::{Op, Phase, Plan, Room, Spec};
+pub use freeze::Freezer;
+
+use crate::plan::{Op, Phase, Plan, Room, Spec, Target};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 use layout::{Layout, Tree, Version};
@@ -58,6 +61,20 @@ impl Room for Cgroup {
 
     fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
         draw(Layout::here(), spec, plan)
+    }
+
+    fn join(&self, spec: &Spec, _target: &Target, plan: &mut Plan) -> Result<()> {
+        let (layout, linux) = (Layout::here(), spec.linux());
+        let Some(path) = linux.cgroups_path() else { return Ok(()) };
+        let place = Place::parse(path)?;
+        let needed = limit::needed(&linux.resources().clone().unwrap_or_default());
+        for tree in layout.used(&needed) {
+            match tree.version {
+                Version::V1 => v1::join(tree, &place, plan),
+                Version::V2 => v2::join(tree, &place, plan),
+            }
+        }
+        Ok(())
     }
 
     fn obituary(&self, spec: &Spec) -> Option<String> {

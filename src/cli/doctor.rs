@@ -2,6 +2,7 @@
 //! engine that was killed has left behind.
 
 use super::{Command, Context, print};
+use crate::engine;
 use crate::plan::leftovers;
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
@@ -53,10 +54,10 @@ fn remains(context: &Context<'_>, repair: bool) -> String {
     let mut text = String::new();
     for leftover in leftovers {
         text.push_str(&format!("\nleft over: container {}, whose engine was killed\n", leftover.id.short()));
-        for undo in leftover.undos() {
-            text.push_str(&format!("    {}\n", undo.shell()));
+        for undo in leftover.journal.undos() {
+            text.push_str(&format!("    {}\n", undo.undo.shell()));
         }
-        match repair.then(|| leftover.clean_up()) {
+        match repair.then(|| engine::take_over(&context.dirs, leftover)) {
             None => text.push_str("  the next `mydocker run` removes it, or `mydocker doctor --repair`\n"),
             Some(Ok(())) => text.push_str("  removed\n"),
             Some(Err(error)) => text.push_str(&format!("  could not be removed: {error:#}\n")),

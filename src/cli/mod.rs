@@ -2,13 +2,28 @@
 //! line, with the exit status that docker's scripts expect.
 
 mod doctor;
+mod end;
+mod exec;
+mod inspect;
+mod logs;
+mod ps;
 mod run;
+mod start;
+pub mod table;
+pub mod template;
 mod watch;
 
 pub use doctor::DOCTOR;
-pub use run::RUN;
+pub use end::{KILL, RM, STOP, WAIT};
+pub use exec::EXEC;
+pub use inspect::INSPECT;
+pub use logs::LOGS;
+pub use ps::PS;
+pub use run::{CREATE, RUN};
+pub use start::{RESTART, START};
 
-use crate::plan::{Dirs, Failpoint, Failure, Room};
+use crate::engine;
+use crate::plan::{Dirs, Failpoint, Room};
 use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
@@ -57,7 +72,7 @@ pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
         Ok(root) => (command.act)(&Context { rooms, dirs: Dirs::new(root.as_deref()), failpoint }, words),
         Err(error) => Err(anyhow::anyhow!("--root: {error}")),
     };
-    ExitCode::from(result.unwrap_or_else(|error| failed(&error)))
+    ExitCode::from(result.unwrap_or_else(|error| failed(name, &error)))
 }
 
 /// Only a command that was typed gets its flags: to lay out those of all the others would cost every start of a
@@ -124,19 +139,53 @@ fn print(text: &str) -> Result<u8> {
     }
 }
 
-/// Prints why it could not be done: the exit status.
-fn failed(error: &anyhow::Error) -> u8 {
-    let (line, status) = match error.downcast_ref::<Failure>() {
-        Some(failure) if failure.call == "execve" => {
-            let line = failure.hint.clone().unwrap_or_else(|| failure.to_string());
-            (line, crate::process::exit_status(failure.errno))
-        }
-        Some(Failure { hint: Some(hint), step, call, errno, .. }) => {
-            (format!("{hint} (step {step}: {call}: {errno:?})"), ENGINE_FAILED)
-        }
-        _ => (format!("{error:#}"), ENGINE_FAILED),
-    };
-    // Nobody to tell, if stderr is closed: the exit status has to do.
+/// Prints why it could not be done: the exit status. A container that could not be run is the engine's failure (125);
+/// every other command has simply failed (1).
+fn failed(command: &str, error: &anyhow::Error) -> u8 {
+    let (line, status) = engine::words(error);
+    tell(&line);
+    status.unwrap_or(if RUNS.contains(&command) { ENGINE_FAILED } else { 1 })
+}
+
+/// The commands of which docker reserves 125 for the engine.
+const RUNS: [&str; 3] = ["run", "create", "doctor"];
+
+/// One line on stderr. Nobody to tell, if that is closed: the exit status has to do.
+fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "mydocker: {line}");
+}
+
+/// Does `act` for each word, telling what failed and going on: 1 if anything did.
+fn each<'a>(words: impl Iterator<Item = &'a str>, mut act: impl FnMut(&str) -> Result<()>) -> u8 {
+    let mut status = 0;
+    for word in words {
+        if let Err(error) = act(word) {
+            tell(&engine::words(&error).0);
+            status = 1;
+        }
+    }
     status
+}
+
+/// The arguments of that name, as typed.
+fn strings<'a>(said: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    said.get_many::<String>(name).into_iter().flatten().map(String::as_str)
+}
+
+fn string<'a>(said: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    said.get_one::<String>(name).map(String::as_str)
+}
+
+/// CONTAINER…, at least one.
+fn containers() -> Arg {
+    Arg::new("containers").value_name("CONTAINER").num_args(1..).required(true).help("Names or ids")
+}
+
+/// One CONTAINER.
+fn container() -> Arg {
+    Arg::new("container").value_name("CONTAINER").required(true).help("Name or id")
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }

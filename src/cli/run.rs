@@ -1,37 +1,31 @@
 //! `mydocker run`.
 
 use super::watch::{Teller, Telling};
-use super::{Command, Context, print};
+use super::{Command, Context, print, tell};
 use crate::engine::{self, Request};
 use crate::plan::{Name, Room, dry_run};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
-use std::io::Write;
 
 pub const RUN: Command = Command { name: "run", about: "Run a command in a new container", flags, act };
 
+pub const CREATE: Command =
+    Command { name: "create", about: "Make a container and do not start it", flags, act: act_create };
+
 fn flags(command: clap::Command, rooms: &[&dyn Room]) -> clap::Command {
     let flag = |arg: Arg| arg.action(ArgAction::SetTrue);
+    let name = command.get_name().to_string();
     let command = command
-        .override_usage("mydocker run [OPTIONS] [IMAGE] [COMMAND] [ARG...]")
+        .override_usage(format!("mydocker {name} [OPTIONS] [IMAGE] [COMMAND] [ARG...]"))
         .disable_help_flag(true)
         .args([
             Arg::new("help").long("help").action(ArgAction::Help).help("Print help"),
             flag(Arg::new("rm").long("rm").help("Remove the container when it ends (as every container is, for now)")),
             Arg::new("name").long("name").value_name("NAME").help("Name of the container, free again when it ends"),
-            Arg::new("explain")
-                .long("explain")
-                .value_name("text|json")
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("text")
-                .value_parser(["text", "json"])
-                .help("Tell every step while it happens, with its reason and where to look"),
-            flag(Arg::new("dry-run").long("dry-run").help("Print the plan as shell commands; do nothing")),
-            flag(Arg::new("step").long("step").help("Wait for Enter before every step")),
             rooms_arg("only").help("Only these rooms, for a demonstration of what each one does"),
             rooms_arg("without").help("All rooms but these, for a demonstration"),
         ])
+        .args(telling_flags())
         .arg(
             Arg::new("words")
                 .num_args(0..)
@@ -47,31 +41,73 @@ fn flags(command: clap::Command, rooms: &[&dyn Room]) -> clap::Command {
     })
 }
 
+/// How much is told of a plan, or whether it is done at all.
+pub(super) fn telling_flags() -> [Arg; 3] {
+    let flag = |arg: Arg| arg.action(ArgAction::SetTrue);
+    [
+        Arg::new("explain")
+            .long("explain")
+            .value_name("text|json")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("text")
+            .value_parser(["text", "json"])
+            .help("Tell every step while it happens, with its reason and where to look"),
+        flag(Arg::new("dry-run").long("dry-run").help("Print the plan as shell commands; do nothing")),
+        flag(Arg::new("step").long("step").help("Wait for Enter before every step")),
+    ]
+}
+
 fn rooms_arg(name: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("ROOM,…").value_delimiter(',').action(ArgAction::Append)
 }
 
 fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let rooms = chosen(context.rooms, said)?;
-    let name = said.get_one::<String>("name").map(|name| Name::parse(name)).transpose()?;
-    let words = said.get_many::<String>("words").into_iter().flatten().cloned().collect();
-    let dry = said.get_flag("dry-run");
-    let request = Request { rooms: &rooms, said, dirs: context.dirs.clone(), name, words, dry };
-    if dry {
+    let request = request(context, &rooms, said)?;
+    if request.dry {
         let prepared = engine::prepare(request)?;
         return print(&dry_run(&prepared.plan, &prepared.spec));
     }
-    let telling = match (said.get_flag("step"), said.get_one::<String>("explain").map(String::as_str)) {
+    let mut teller = Teller::new(telling(said));
+    if request.detached {
+        let id = engine::run_detached(request, &mut teller, context.failpoint.clone())?;
+        return print(&format!("{id}\n"));
+    }
+    let ended = engine::run(request, &mut teller, context.failpoint.clone())?;
+    if let Some(obituary) = ended.obituary {
+        tell(&obituary);
+    }
+    Ok(ended.status)
+}
+
+fn act_create(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let rooms = chosen(context.rooms, said)?;
+    let request = request(context, &rooms, said)?;
+    if request.dry {
+        let prepared = engine::prepare(request)?;
+        return print(&dry_run(&prepared.plan.only_claim(), &prepared.spec));
+    }
+    let id = engine::create(request, &mut Teller::new(telling(said)), context.failpoint.clone())?;
+    print(&format!("{id}\n"))
+}
+
+fn request<'a>(context: &Context<'_>, rooms: &'a [&'a dyn Room], said: &'a ArgMatches) -> Result<Request<'a>> {
+    let name = said.get_one::<String>("name").map(|name| Name::parse(name)).transpose()?;
+    let words = said.get_many::<String>("words").into_iter().flatten().cloned().collect();
+    // The flag is the container room's: before it opens, everything runs in the foreground.
+    let detached = said.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false);
+    let dry = said.get_flag("dry-run");
+    Ok(Request { rooms, said, dirs: context.dirs.clone(), name, words, detached, dry })
+}
+
+pub(super) fn telling(said: &ArgMatches) -> Telling {
+    match (said.get_flag("step"), said.get_one::<String>("explain").map(String::as_str)) {
         (true, _) => Telling::Steps,
         (_, Some("json")) => Telling::Json,
         (_, Some(_)) => Telling::Text,
         _ => Telling::Nothing,
-    };
-    let ended = engine::run(request, &mut Teller::new(telling), context.failpoint.clone())?;
-    if let Some(obituary) = ended.obituary {
-        let _ = writeln!(std::io::stderr(), "mydocker: {obituary}");
     }
-    Ok(ended.status)
 }
 
 /// The rooms that are left after `--only` and `--without`; what is taken away is said loudly.
@@ -90,8 +126,9 @@ fn chosen<'a>(rooms: &[&'a dyn Room], said: &ArgMatches) -> Result<Vec<&'a dyn R
     };
     let (only, without) = (list("only")?, list("without")?.unwrap_or_default());
     let keeps = |name: &str| {
-        // Without a process there is nothing to demonstrate.
+        // Without a process there is nothing to demonstrate; the record of a container isolates nothing.
         name == "process"
+            || name == "container"
             || only.as_ref().is_none_or(|only| only.iter().any(|kept| kept == name))
                 && !without.iter().any(|taken| taken == name)
     };

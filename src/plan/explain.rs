@@ -1,7 +1,7 @@
 //! A plan in words: for people while it happens (`--explain`, `--step`), for programs (`--explain=json`), and as the
 //! shell commands that would do the same (`--dry-run`). Makes text; the front prints it.
 
-use super::{Phase, Plan, Spec, Step};
+use super::{Phase, Plan, Spec, Step, When};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -130,9 +130,15 @@ pub fn dry_run(plan: &Plan, spec: &Spec) -> String {
         }
         script.push_str(&format!("# {}: {}\n{}\n", step.name, step.why, step.op.shell));
     }
-    script.push_str("\n#### when it has ended\n");
-    for undo in plan.steps().iter().rev().filter_map(|step| step.undo.as_ref()) {
-        script.push_str(&format!("{}\n", undo.shell()));
+    for (when, title) in [(When::End, "when it has ended"), (When::Volumes, "with rm -v"), (When::Removal, "with rm")] {
+        let undos: Vec<_> = plan.steps().iter().rev().filter(|step| step.undo_when == when).collect();
+        let mut title = Some(title);
+        for undo in undos.iter().filter_map(|step| step.undo.as_ref()) {
+            if let Some(title) = title.take() {
+                script.push_str(&format!("\n#### {title}\n"));
+            }
+            script.push_str(&format!("{}\n", undo.shell()));
+        }
     }
     let script = script.replace(&folder, "$BOX").replace(spec.id.as_str(), "$ID");
     format!("ID={}\nBOX={}\n{script}", spec.id, folder.replace(spec.id.as_str(), "$ID"))

@@ -4,7 +4,7 @@
 //! `run/journal/<id>` appears whole and locked (O_TMPFILE, flock, linkat). The lock goes with the engine, however
 //! it ends, so "is its owner alive?" is asked of the kernel: a journal that can be locked has none.
 
-use super::{Dirs, Id, Plan, Undo};
+use super::{Dirs, Id, Plan, Undo, When};
 use crate::sys::open_tmpfile_and_link;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -17,39 +17,59 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The first line of a journal; every other line is an [`Undo`], in the order of the steps.
-#[derive(Debug, Serialize, Deserialize)]
+/// The first line of a journal; every other line is an [`Entry`], in the order of the steps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Header {
     pub id: String,
     /// The engine that wrote it, for people; whether it lives is asked of the lock.
     pub pid: u32,
     pub start_time: u64,
     pub boot_id: String,
+    /// Nothing of the container stays when its owner is gone (`--rm`, and `rm` itself).
+    #[serde(default = "yes")]
+    pub all: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One step's way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    #[serde(default)]
+    pub step: String,
+    #[serde(default)]
+    pub when: When,
+    #[serde(flatten)]
+    pub undo: Undo,
+}
+
+/// Every undo of `plan`, in the order of the steps.
+pub fn undo_list(plan: &Plan) -> Vec<Entry> {
+    let entry =
+        |step: &super::Step| Some(Entry { step: step.name.clone(), when: step.undo_when, undo: step.undo.clone()? });
+    plan.steps().iter().filter_map(entry).collect()
 }
 
 /// The journal of a container that is being made or runs. Dropping it without [`Journal::finish`] leaves the file,
 /// unlocked, to the next command.
 pub struct Journal {
     path: PathBuf,
-    undos: Vec<(String, Undo)>,
+    header: Header,
+    undos: Vec<Entry>,
     /// The lock of an open file is the kernel's: it goes when the last process that holds it open does.
-    _lock: File,
+    lock: File,
 }
 
 impl Journal {
-    /// Writes down every undo of `plan`, before its first step is done. One write, no sync: after a power cut the
+    /// Writes down every undo, before the first step is done. One write, no sync: after a power cut the
     /// kernel's objects are gone with the journal, and what lies on disk is found by its id.
-    pub fn begin(dirs: &Dirs, id: &Id, plan: &Plan) -> Result<Self> {
-        let undos: Vec<_> =
-            plan.steps().iter().filter_map(|step| Some((step.name.clone(), step.undo.clone()?))).collect();
+    pub fn begin(dirs: &Dirs, id: &Id, undos: Vec<Entry>, all: bool) -> Result<Self> {
         let pid = std::process::id();
-        let header = Header { id: id.to_string(), pid, start_time: start_time(pid).unwrap_or(0), boot_id: boot_id() };
-        let mut text = serde_json::to_string(&header)?;
-        for (_, undo) in &undos {
-            text.push('\n');
-            text.push_str(&serde_json::to_string(undo)?);
-        }
-        text.push('\n');
+        let start_time = start_time(pid).unwrap_or(0);
+        let header = Header { id: id.to_string(), pid, start_time, boot_id: boot_id(), all };
+        let text = text(&header, &undos)?;
         let folder = dirs.run.join("journal");
         let path = folder.join(id.as_str());
         let context = || format!("cannot write the journal `{}`", path.display());
@@ -60,65 +80,126 @@ impl Journal {
             io::Write::write_all(&mut &*file, text.as_bytes()).map_err(|_| Errno::last())?;
             file.try_lock().map_err(|_| Errno::EWOULDBLOCK)
         });
-        Ok(Self { _lock: lock.with_context(context)?, path, undos })
+        Ok(Self { lock: lock.with_context(context)?, path, header, undos })
     }
 
-    /// Performs the undo list, last step first, going on past errors; the journal stays if anything is left.
-    /// `before` is told each step's name and undo first.
-    pub fn finish(self, mut before: impl FnMut(&str, &Undo)) -> Result<()> {
+    /// A new list in the place of one that has been performed: the container starts again.
+    pub fn renew(&mut self, undos: Vec<Entry>) -> Result<()> {
+        let text = text(&self.header, &undos)?;
+        let context = || format!("cannot write the journal `{}`", self.path.display());
+        self.lock.set_len(0).with_context(context)?;
+        std::os::unix::fs::FileExt::write_all_at(&self.lock, text.as_bytes(), 0).with_context(context)?;
+        self.undos = undos;
+        Ok(())
+    }
+
+    /// Performs what is due at one of `moments`, last step first, going on past errors. `before` is told each entry
+    /// first.
+    pub fn undo(&self, moments: &[When], mut before: impl FnMut(&Entry)) -> Result<()> {
         let mut errors = Vec::new();
-        for (step, undo) in self.undos.iter().rev() {
-            before(step, undo);
-            if let Err(error) = undo.perform() {
-                errors.push(format!("{}: {error}", undo.shell()));
+        for entry in self.undos.iter().rev().filter(|entry| moments.contains(&entry.when)) {
+            before(entry);
+            if let Err(error) = entry.undo.perform() {
+                errors.push(format!("{}: {error}", entry.undo.shell()));
             }
         }
-        if !errors.is_empty() {
-            anyhow::bail!("could not clean up: {}", errors.join("; "));
+        match errors.is_empty() {
+            true => Ok(()),
+            false => anyhow::bail!("could not clean up: {}", errors.join("; ")),
         }
-        fs::remove_file(&self.path).with_context(|| format!("cannot remove the journal `{}`", self.path.display()))
+    }
+
+    /// The same, and the journal is closed; it stays if anything is left.
+    pub fn finish(self, moments: &[When], before: impl FnMut(&Entry)) -> Result<()> {
+        self.undo(moments, before)?;
+        gone(fs::remove_file(&self.path))
+            .with_context(|| format!("cannot remove the journal `{}`", self.path.display()))
+    }
+
+    /// Whether everything goes with the owner.
+    pub fn all(&self) -> bool {
+        self.header.all
+    }
+
+    pub fn undos(&self) -> &[Entry] {
+        &self.undos
     }
 }
 
-/// What an engine that died has left behind.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn text(header: &Header, undos: &[Entry]) -> Result<String> {
+    let mut text = serde_json::to_string(header)?;
+    for entry in undos {
+        text.push('\n');
+        text.push_str(&serde_json::to_string(entry)?);
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// What an engine that died has left behind: its journal, ours now.
 pub struct Leftover {
     pub id: Id,
-    journal: Journal,
-}
-
-impl Leftover {
-    /// Takes back what the dead engine had begun.
-    pub fn clean_up(self) -> Result<()> {
-        log::info!("cleaning up after container {}, whose engine died", self.id.short());
-        self.journal.finish(|_, _| {})
-    }
-
-    pub fn undos(&self) -> impl Iterator<Item = &Undo> {
-        self.journal.undos.iter().map(|(_, undo)| undo)
-    }
+    pub journal: Journal,
 }
 
 /// The journals whose owner is dead, locked by us now. What cannot be read as ours is passed over.
 pub fn leftovers(dirs: &Dirs) -> Vec<Leftover> {
     let Ok(entries) = fs::read_dir(dirs.run.join("journal")) else { return Vec::new() };
-    let named = |entry: io::Result<fs::DirEntry>| {
-        let entry = entry.ok()?;
-        Some((Id::parse(entry.file_name().to_str()?)?, entry.path()))
-    };
-    entries.filter_map(named).filter_map(|(id, path)| leftover(id, path)).collect()
+    let ids = entries.filter_map(|entry| Id::parse(entry.ok()?.file_name().to_str()?));
+    ids.filter_map(|id| leftover(dirs, &id)).collect()
 }
 
-fn leftover(id: Id, path: PathBuf) -> Option<Leftover> {
-    let file =
-        File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).ok()?;
+/// The journal of this container, if there is one and its owner is dead.
+pub fn leftover(dirs: &Dirs, id: &Id) -> Option<Leftover> {
+    let path = dirs.run.join("journal").join(id.as_str());
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).write(true).custom_flags(flags).open(&path).ok()?;
     lock(&file, &path)?;
+    // Its owner may have finished, and taken it away, between our open and our lock.
+    if !same_file(&file, &path) {
+        return None;
+    }
     let text = fs::read_to_string(&path).ok()?;
-    let undos = text.lines().skip(1).map(|line| Some((String::new(), serde_json::from_str(line).ok()?)));
-    let Some(undos) = undos.collect::<Option<Vec<_>>>() else {
+    let mut lines = text.lines();
+    let header = lines.next().map(serde_json::from_str::<Header>);
+    let undos: Result<Vec<Entry>, _> = lines.map(serde_json::from_str).collect();
+    let (Some(Ok(header)), Ok(undos)) = (header, undos) else {
         log::warn!("the journal `{}` is not one of ours; passed over", path.display());
         return None;
     };
-    Some(Leftover { id, journal: Journal { path, undos, _lock: file } })
+    Some(Leftover { id: id.clone(), journal: Journal { path, header, undos, lock: file } })
+}
+
+/// Waits until the journal of this container has no living owner: it has ended, or its engine was killed.
+pub fn wait_for_owner(dirs: &Dirs, id: &Id) -> Result<()> {
+    let path = dirs.run.join("journal").join(id.as_str());
+    match File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => {
+            let file = other.with_context(|| format!("cannot read the journal `{}`", path.display()))?;
+            file.lock_shared().with_context(|| format!("cannot wait for the journal `{}`", path.display()))
+        }
+    }
+}
+
+/// Whether an engine lives that owns this container.
+pub fn has_owner(dirs: &Dirs, id: &Id) -> bool {
+    let path = dirs.run.join("journal").join(id.as_str());
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+    file.is_ok_and(|file| file.try_lock_shared().is_err())
+}
+
+fn same_file(file: &File, path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |one: fs::Metadata, two: fs::Metadata| (one.dev(), one.ino()) == (two.dev(), two.ino());
+    file.metadata().is_ok_and(|one| fs::symlink_metadata(path).is_ok_and(|two| same(one, two)))
 }
 
 /// Locks the journal of a dead engine; `None`: it lives, or another cleaner is at it. Between clone and exec the child

@@ -109,6 +109,11 @@ impl Failure {
     }
 }
 
+/// Performs a plan that has no child, such as the making of a container that is not started.
+pub fn perform_host(plan: &Plan, options: Options<'_>) -> Result<(), Failure> {
+    perform(&plan.steps, &mut Stage::default(), options.watch, options.failpoint.as_ref())
+}
+
 /// Performs `plan`. On failure nothing runs any more, and the caller performs the undo list.
 pub fn launch(plan: &Plan, mut stage: Stage, options: Options<'_>) -> Result<Launched, Failure> {
     let Options { watch, failpoint } = options;

@@ -8,21 +8,26 @@
 mod explain;
 mod journal;
 mod launch;
+mod life;
 mod op;
 mod spec;
 mod step;
 mod undo;
 
 pub use explain::{Narrator, dry_run, narrate_json};
-pub use journal::{Header, Journal, Leftover, boot_id, leftovers, start_time};
-pub use launch::{Failpoint, Failure, Fault, Launched, Options, Watch, launch};
+pub use journal::{
+    Entry, Header, Journal, Leftover, boot_id, has_owner, leftover, leftovers, start_time, undo_list, wait_for_owner,
+};
+pub use launch::{Failpoint, Failure, Fault, Launched, Options, Watch, launch, perform_host};
+pub use life::{Health, Life, LogConfig, LogDriver, Restart};
 pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
 pub use step::{Child, Phase, Stage, Step, Told};
-pub use undo::Undo;
+pub use undo::{Undo, When};
 
 use anyhow::Result;
 use nix::sched::CloneFlags;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// A room of the house: one capability, one chapter. `main.rs` holds the list of them; nobody below knows it.
@@ -39,6 +44,18 @@ pub trait Room: Sync {
     }
     /// How the kernel does it: adds this room's steps. Reads the machine, changes nothing, needs no root.
     fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()>;
+    /// What the user may say of one more process in a container that runs (`exec`).
+    fn exec_flags(&self, command: clap::Command) -> clap::Command {
+        command
+    }
+    /// What that means: changes the process of the container's spec into the new one.
+    fn exec_spec(&self, _said: &clap::ArgMatches, _spec: &mut Spec, _target: &Target) -> Result<()> {
+        Ok(())
+    }
+    /// How that process enters: this room's steps of an `exec`.
+    fn join(&self, _spec: &Spec, _target: &Target, _plan: &mut Plan) -> Result<()> {
+        Ok(())
+    }
     /// For the room that gives containers a root of their own: which image the words after `run` mean, and how many of
     /// them are the command's (the last ones). With `dry` nothing is made or needed on disk.
     fn image(&self, _dirs: &Dirs, _words: &[String], _dry: bool) -> Result<Option<(ImageConfig, usize)>> {
@@ -75,6 +92,12 @@ impl Fact {
     }
 }
 
+/// The first process of a container that runs, held by a descriptor: it can never become another one.
+pub struct Target {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
 /// How the kernel makes one container.
 pub struct Plan {
     steps: Vec<Step>,
@@ -89,11 +112,20 @@ impl Plan {
     /// Asks every room for its steps and puts them into the order of their phases; within a phase the order in
     /// which they were added stands.
     pub fn draw(rooms: &[&dyn Room], spec: &Spec) -> Result<Plan> {
+        Self::ask(rooms, |room, plan| room.plan(spec, plan))
+    }
+
+    /// The same for one more process in a container that runs.
+    pub fn draw_exec(rooms: &[&dyn Room], spec: &Spec, target: &Target) -> Result<Plan> {
+        Self::ask(rooms, |room, plan| room.join(spec, target, plan))
+    }
+
+    fn ask(rooms: &[&dyn Room], draw: impl Fn(&dyn Room, &mut Plan) -> Result<()>) -> Result<Plan> {
         let mut plan =
             Plan { steps: Vec::with_capacity(96), namespaces: CloneFlags::empty(), into_cgroup: None, room: "engine" };
         for room in rooms {
             plan.room = room.name();
-            room.plan(spec, &mut plan)?;
+            draw(*room, &mut plan)?;
         }
         plan.room = "engine";
         plan.add_clone();
@@ -138,6 +170,18 @@ impl Plan {
         let at = self.steps.partition_point(|step| step.phase <= phase);
         self.steps.insert(at, Step::new(phase, name, op));
         &mut self.steps[at]
+    }
+
+    /// Leaves out what is done once, when a container is created.
+    pub fn without_claim(mut self) -> Self {
+        self.steps.retain(|step| step.phase != Phase::Claim);
+        self
+    }
+
+    /// What is done when a container is created, and no more.
+    pub fn only_claim(mut self) -> Self {
+        self.steps.retain(|step| step.phase == Phase::Claim);
+        self
     }
 
     /// The steps, in the order in which they are performed.

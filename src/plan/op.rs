@@ -83,6 +83,19 @@ impl Op {
         })
     }
 
+    /// The same under another name first, then a rename: whoever sees the file sees all of it.
+    pub fn write_whole(path: &Path, content: impl Into<Vec<u8>>, mode: u32) -> Self {
+        let (path, new) = (path.to_owned(), path.with_extension("new"));
+        let mut op = Self::write_file(&new, content, mode);
+        let write = std::mem::replace(&mut op.act, Box::new(|_| Ok(())));
+        op.args = vec![path.display().to_string()];
+        op.act = Box::new(move |stage| {
+            write(stage)?;
+            io(std::fs::rename(&new, &path))
+        });
+        op
+    }
+
     /// Writes one value into a file that the kernel keeps (a cgroup's, a parameter's), in one `write`.
     pub fn set(path: &Path, value: impl Into<String>) -> Self {
         let (shown, value) = (path.display().to_string(), value.into());

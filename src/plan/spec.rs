@@ -1,14 +1,24 @@
 //! What the container **is**: the OCI runtime document (`config.json` of the runtime spec), and the little for which
 //! OCI has no word. Rooms read and write their own part of it.
 
+use super::Life;
 use anyhow::{Result, bail};
 use oci_spec::runtime as oci;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// A container's identity: 64 hexadecimal digits, of which people see 12.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Id(String);
+
+impl TryFrom<String> for Id {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Id::parse(&text).ok_or_else(|| format!("`{}` is not a container's id", text.escape_debug()))
+    }
+}
 
 impl Id {
     /// A new one, of the kernel's randomness.
@@ -40,8 +50,16 @@ impl fmt::Display for Id {
 }
 
 /// A container's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, at most 128 bytes; it can hold no `/` and is never `..`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Name(String);
+
+impl TryFrom<String> for Name {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        Name::parse(&text)
+    }
+}
 
 impl Name {
     pub fn parse(text: &str) -> Result<Self> {
@@ -67,6 +85,12 @@ pub struct Dirs {
     pub run: PathBuf,
 }
 
+impl Default for Dirs {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl Dirs {
     pub fn new(root: Option<&Path>) -> Self {
         match root {
@@ -78,10 +102,16 @@ impl Dirs {
     pub fn container(&self, id: &Id) -> PathBuf {
         self.root.join("containers").join(id.as_str())
     }
+
+    /// What is kept of a container while it runs.
+    pub fn running(&self, id: &Id) -> PathBuf {
+        self.run.join(id.as_str())
+    }
 }
 
 /// What an image says about the command it wants (the `config` of the OCI image spec).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ImageConfig {
     /// What the user called it.
     pub reference: String,
@@ -95,12 +125,16 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
 }
 
-/// What the container is.
+/// What the container is. A container at rest keeps it in two files: the OCI document in `config.json`, everything else
+/// in its record; what only matters to one start is not kept.
+#[derive(Serialize, Deserialize)]
 pub struct Spec {
     /// The OCI runtime document; written as the container's `config.json`.
+    #[serde(skip)]
     pub oci: oci::Spec,
     pub id: Id,
     pub name: Option<Name>,
+    #[serde(skip)]
     pub dirs: Dirs,
     pub image: ImageConfig,
     /// The command and its arguments, as typed after the image.
@@ -108,13 +142,21 @@ pub struct Spec {
     /// The root gets a layer of its own to write in (overlay); without one it is the image itself, read-only.
     pub writable_layer: bool,
     /// The caller's environment, for `-e NAME`.
+    #[serde(skip)]
     pub caller: Vec<(String, String)>,
     /// Rows and columns of the caller's terminal, if it has one.
+    #[serde(skip)]
     pub window: Option<(u16, u16)>,
+    /// It outlives the engine that makes it: a monitor stays with it (`-d`).
+    #[serde(skip)]
+    pub detached: bool,
     /// A process of ours is PID 1 and reaps (`--init`).
     pub init: bool,
     /// The signal that asks the command to end (`--stop-signal`), as a number.
     pub stop_signal: i32,
+    /// How it lives on; `None`: it is gone when it ends, and nothing is kept of it.
+    #[serde(default)]
+    pub life: Option<Life>,
 }
 
 impl Spec {
@@ -138,8 +180,10 @@ impl Spec {
             writable_layer: false,
             caller: vec![],
             window: None,
+            detached: false,
             init: false,
             stop_signal,
+            life: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A step: one kernel operation, and the five things that it knows about itself.
 
-use super::{Op, Undo};
+use super::{Op, Undo, When};
 use nix::unistd::Pid;
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
@@ -125,11 +125,13 @@ pub struct Step {
     pub undo: Option<Undo>,
     /// What is known when it is done.
     pub tells: Vec<Arc<Told>>,
+    pub undo_when: When,
 }
 
 impl Step {
     pub(super) fn new(phase: Phase, name: String, op: Op) -> Self {
-        Self { phase, name, op, why: Cow::Borrowed(""), look: Cow::Borrowed(""), undo: None, tells: vec![] }
+        let (why, look) = (Cow::Borrowed(""), Cow::Borrowed(""));
+        Self { phase, name, op, why, look, undo: None, undo_when: When::End, tells: vec![] }
     }
 
     pub fn why(&mut self, why: impl Into<Cow<'static, str>>) -> &mut Self {
@@ -142,8 +144,13 @@ impl Step {
         self
     }
 
+    /// Taken back when the container's processes have ended.
     pub fn undo(&mut self, undo: Undo) -> &mut Self {
-        self.undo = Some(undo);
+        self.undo_when(When::End, undo)
+    }
+
+    pub fn undo_when(&mut self, when: When, undo: Undo) -> &mut Self {
+        (self.undo, self.undo_when) = (Some(undo), when);
         self
     }
 

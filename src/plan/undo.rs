@@ -8,6 +8,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// When a step is taken back. What ends with the processes can be made again by the next start; what the user would
+/// miss stays until he removes the container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// When the container's processes have ended.
+    #[default]
+    End,
+    /// When the container is removed together with the volumes that nobody named (`rm -v`, `--rm`).
+    Volumes,
+    /// When the container is removed.
+    Removal,
+}
+
+impl When {
+    pub const ALL: &[When] = &[When::End, When::Volumes, When::Removal];
+}
+
 /// One way back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "undo")]

@@ -45,6 +45,28 @@ pub fn variables<'a>(
     Ok(list)
 }
 
+/// The variables of one more process in a container whose own are `list`.
+pub fn more<'a>(
+    mut list: Vec<String>,
+    spec: &Spec,
+    said: impl Iterator<Item = &'a str>,
+    files: impl Iterator<Item = &'a str>,
+    tty: bool,
+) -> Result<Vec<String>> {
+    if tty && !list.iter().any(|variable| variable.starts_with("TERM=")) {
+        list.push("TERM=xterm".to_string());
+    }
+    for file in files {
+        for line in read_file(file)? {
+            take(&mut list, &line, spec, "--env-file")?;
+        }
+    }
+    for variable in said {
+        take(&mut list, variable, spec, "--env")?;
+    }
+    Ok(list)
+}
+
 /// Adds one variable of the user's; a bare name takes the caller's value, and nothing if the caller has none.
 fn take(list: &mut Vec<String>, said: &str, spec: &Spec, flag: &str) -> Result<()> {
     let (name, value) = match said.split_once('=') {

@@ -16,7 +16,7 @@ mod user;
 pub use command::exit_status;
 pub use signal::signal_number;
 
-use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, Target};
 use crate::sys;
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -94,21 +94,54 @@ impl Room for Process {
         Ok(())
     }
 
+    fn exec_flags(&self, command: clap::Command) -> clap::Command {
+        let wanted = ["interactive", "tty", "env", "env-file", "workdir", "user"];
+        let all = self.flags(clap::Command::new("exec"));
+        command.args(all.get_arguments().filter(|arg| wanted.contains(&arg.get_id().as_str())).cloned())
+    }
+
+    fn exec_spec(&self, said: &ArgMatches, spec: &mut Spec, target: &Target) -> Result<()> {
+        let strings = |name| said.get_many::<String>(name).into_iter().flatten().map(String::as_str);
+        let string = |name| said.get_one::<String>(name).map(String::as_str);
+        let root = [std::path::PathBuf::from(format!("/proc/{}/root", target.pid))];
+        let tty = said.get_flag("tty") && !spec.detached;
+        let cwd = match string("workdir") {
+            None => None,
+            Some(dir) if dir.starts_with('/') && !dir.contains('\0') => Some(dir),
+            Some(dir) => bail!("--workdir: `{}` is not an absolute path", dir.escape_debug()),
+        };
+        let mut list = spec.process().env().clone().unwrap_or_default();
+        if let Some(text) = string("user") {
+            let before = spec.process().user().uid().to_string();
+            let (old, who) = (user::find(&before, &root)?, user::find(text, &root)?);
+            let home = format!("HOME={}", old.home);
+            // The user's own folder, unless the container was given another.
+            list.iter_mut()
+                .filter(|variable| **variable == home)
+                .for_each(|entry| *entry = format!("HOME={}", who.home));
+            spec.process_mut().set_user(who.to_oci());
+        }
+        let list = env::more(list, spec, strings("env"), strings("env-file"), tty)?;
+        let args = spec.command.clone();
+        let process = spec.process_mut();
+        process.set_args(Some(args)).set_env(Some(list)).set_terminal(Some(tty));
+        if let Some(cwd) = cwd {
+            process.set_cwd(cwd.into());
+        }
+        Ok(())
+    }
+
+    fn join(&self, spec: &Spec, _target: &Target, plan: &mut Plan) -> Result<()> {
+        if spec.rootfs().is_some() {
+            plan.add(Phase::Mounts, "root", own_root())
+                .why("Opened once, now that `/` is the container's: its terminal and folders are found from here.");
+        }
+        draw(spec, plan);
+        Ok(())
+    }
+
     fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
-        plan.add(Phase::Enter, "follow", die_with_engine())
-            .why("If the engine is killed, nothing of the container may live on without it.");
-        if spec.terminal() {
-            terminal::plan(spec, plan);
-        }
-        session(spec, plan);
-        limits::plan(spec, plan);
-        user::plan(spec, plan);
-        plan.add(Phase::Confine, "follow-again", die_with_engine())
-            .why("Changing the user clears the wish to die with the parent; and the parent may be gone by now.");
-        if spec.init {
-            init::plan(plan);
-        }
-        command::plan(spec, plan);
+        draw(spec, plan);
         Ok(())
     }
 }
@@ -123,10 +156,54 @@ fn held_capabilities() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
+/// The steps of every process, the container's first and each one that joins it.
+fn draw(spec: &Spec, plan: &mut Plan) {
+    plan.add(Phase::Enter, "follow", die_with_engine())
+        .why("If the engine is killed, nothing of the container may live on without it.");
+    if spec.terminal() {
+        terminal::plan(spec, plan);
+    }
+    session(spec, plan);
+    limits::plan(spec, plan);
+    user::plan(spec, plan);
+    if spec.detached {
+        plan.add(Phase::Confine, "outlive", outlive())
+            .why("It is made by now: its monitor's end is not its own; it is found again by its record.");
+    } else {
+        plan.add(Phase::Confine, "follow-again", die_with_engine())
+            .why("Changing the user clears the wish to die with the parent; and the parent may be gone by now.");
+    }
+    if spec.init {
+        init::plan(plan);
+    }
+    command::plan(spec, plan);
+}
+
+/// What `/` is for the child by now.
+fn own_root() -> Op {
+    Op::new("openat", ["/", "O_PATH"], "ROOT=/", |stage| {
+        use nix::fcntl::OFlag;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        stage.root = Some(nix::fcntl::open(c"/", flags, nix::sys::stat::Mode::empty())?);
+        Ok(())
+    })
+}
+
 /// SIGKILL for us when our parent ends (`man 2 PR_SET_PDEATHSIG`), and an end right now if it has already.
 fn die_with_engine() -> Op {
     Op::new("prctl", ["PR_SET_PDEATHSIG", "SIGKILL"], "setpriv --pdeathsig KILL sh", |stage| {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        match stage.channel.is_some_and(sys::hung_up) {
+            true => Err(Errno::ESRCH),
+            false => Ok(()),
+        }
+    })
+}
+
+/// The parent's end is no signal to us any more, unless it has ended already.
+fn outlive() -> Op {
+    Op::new("prctl", ["PR_SET_PDEATHSIG", "0"], "setpriv --pdeathsig clear sh", |stage| {
+        nix::sys::prctl::set_pdeathsig(None)?;
         match stage.channel.is_some_and(sys::hung_up) {
             true => Err(Errno::ESRCH),
             false => Ok(()),

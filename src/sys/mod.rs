@@ -19,7 +19,9 @@ pub use channel::{Channel, Message, hung_up};
 pub use clone::{Clone3, Cloned, clone3};
 pub use exec::{ExecVector, OwnArguments, execve, fork, getcwd, own_arguments};
 pub use path::{FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2};
-pub use signals::{SignalFd, default_signals, interrupted, kill, pidfd_send_signal, wait_pidfd, wait_signal};
+pub use signals::{
+    SignalFd, default_signals, interrupted, kill, pidfd_open, pidfd_send_signal, wait_pidfd, wait_signal,
+};
 pub use stdio::{closed_at_start, dup_to};
 pub use tty::{get_winsize, open_peer, set_controlling, set_winsize, unlock_pty};
 
@@ -111,5 +113,29 @@ pub fn loopback_up() -> Result<(), Errno> {
         let done = check(libc::ioctl(socket as i32, libc::SIOCSIFFLAGS as _, &request) as libc::c_long);
         libc::close(socket as i32);
         done.map(drop)
+    }
+}
+
+/// Gives free memory of the heap back to the kernel (`man 3 malloc_trim`), for a process that will mostly wait.
+pub fn trim_memory() {
+    // SAFETY: no preconditions.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Closes what the caller left open for us: every descriptor of ours is close-on-exec, so what is not is his.
+pub fn close_inherited() {
+    let numbers = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // SAFETY: plain integers; nothing of ours lives behind a descriptor without the flag.
+        unsafe {
+            let flags = libc::fcntl(number, libc::F_GETFD);
+            if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+                libc::close(number);
+            }
+        }
     }
 }

@@ -99,3 +99,11 @@ pub fn kill(pid: nix::unistd::Pid, number: i32) -> Result<(), Errno> {
     // SAFETY: plain integers.
     check(unsafe { libc::kill(pid.as_raw(), number) } as libc::c_long).map(drop)
 }
+
+/// A descriptor for process `pid` (`man 2 pidfd_open`). ESRCH: there is none.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: plain integers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

@@ -1,0 +1,95 @@
+//! `mydocker start`, `restart`: from rest to life.
+
+use super::watch::{Teller, Telling};
+use super::{Command, Context, containers, each, flag, string, strings};
+use crate::container::{Missing, find, list, seconds};
+use crate::engine::{self, Timeout};
+use crate::plan::Restart;
+use anyhow::{Result, bail};
+use clap::{Arg, ArgMatches};
+
+pub const START: Command = Command {
+    name: "start",
+    about: "Start containers that are at rest",
+    flags: |command, _| {
+        command.args([
+            containers().required(false),
+            flag("all-restartable", "Everything with a restart policy that was not stopped by its user (at boot)"),
+        ])
+    },
+    act: act_start,
+};
+
+pub const RESTART: Command = Command {
+    name: "restart",
+    about: "Stop containers and start them again",
+    flags: |command, _| command.arg(containers()).args(stop_flags()),
+    act: act_restart,
+};
+
+/// `-t` and `-s` of `stop` and `restart`.
+pub(super) fn stop_flags() -> [Arg; 2] {
+    [
+        Arg::new("timeout")
+            .short('t')
+            .long("timeout")
+            .alias("time")
+            .value_name("SECONDS")
+            .allow_negative_numbers(true)
+            .help("Seconds until SIGKILL; -1: never"),
+        Arg::new("signal").short('s').long("signal").value_name("SIGNAL").help("Signal that asks the command to end"),
+    ]
+}
+
+pub(super) fn timeout(said: &ArgMatches) -> Result<Timeout> {
+    Ok(Timeout {
+        seconds: string(said, "timeout").map(|text| seconds("--timeout", text)).transpose()?,
+        signal: string(said, "signal").map(crate::process::signal_number).transpose()?,
+    })
+}
+
+fn act_start(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    if said.get_flag("all-restartable") {
+        return start_all(context);
+    }
+    if said.get_many::<String>("containers").is_none() {
+        bail!("which container? (hint: mydocker start NAME)");
+    }
+    Ok(each(strings(said, "containers"), |word| {
+        start(context, word)?;
+        super::print(&format!("{word}\n")).map(drop)
+    }))
+}
+
+fn start(context: &Context<'_>, word: &str) -> Result<()> {
+    let id = find(&context.dirs, word)?;
+    engine::start(context.rooms, &context.dirs, &id, &mut Teller::new(Telling::Nothing), context.failpoint.clone())
+}
+
+/// What a daemon does at boot. `always` means even what the user stopped before (docker's rule).
+fn start_all(context: &Context<'_>) -> Result<u8> {
+    engine::make_folders(&context.dirs)?;
+    engine::recover_all(&context.dirs);
+    let wanted = list(&context.dirs).into_iter().filter(|record| match record.life().restart {
+        Restart::Always => true,
+        Restart::UnlessStopped => !record.rest.stopped,
+        // It ended by itself, or the machine went down under it.
+        Restart::OnFailure(_) => !record.rest.stopped && record.rest.exit_code != 0,
+        Restart::No => false,
+    });
+    let names: Vec<String> = wanted.map(|record| record.spec.id.to_string()).collect();
+    Ok(each(names.iter().map(String::as_str), |id| match start(context, id) {
+        Err(error) if error.is::<Missing>() => Ok(()),
+        other => other,
+    }))
+}
+
+fn act_restart(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let timeout = timeout(said)?;
+    Ok(each(strings(said, "containers"), |word| {
+        let id = find(&context.dirs, word)?;
+        engine::stop(&context.dirs, &id, timeout)?;
+        start(context, id.as_str())?;
+        super::print(&format!("{word}\n")).map(drop)
+    }))
+}

@@ -1,0 +1,25 @@
+//! A container at rest: a folder named by its id, with the record of what the user asked and how it ended, its log, and
+//! a lock. Whether it lives is asked of the kernel: a process is its number *and* the moment it began *and* the boot,
+//! because numbers come round again (`man 5 proc_pid_stat`, `man 2 pidfd_open`).
+//!
+//! Try it without us: `cat /var/lib/mydocker/containers/*/container.json; cat /run/mydocker/*/state`
+
+mod duration;
+mod find;
+mod live;
+mod lock;
+mod log;
+mod logs;
+mod names;
+mod record;
+mod settings;
+
+pub use duration::{Moment, human, parse_duration};
+pub use find::{Missing, find, list};
+pub use live::{Running, Status, status};
+pub use lock::Lock;
+pub use log::{LogWriter, Stream};
+pub use logs::{Line, Reader};
+pub use names::{free_name, link_target};
+pub use record::{Record, Rest, merge, read_config};
+pub use settings::{Container, restart, seconds};

@@ -1,0 +1,120 @@
+//! What an engine that was killed has left is found by the next command: by its journal, which nobody holds locked any
+//! more. A container that lives on is left alone; what is over is taken back and written down.
+
+use crate::container::{Lock, Record, Running};
+use crate::plan::{Dirs, Id, Journal, Leftover, Spec, When, leftover, leftovers};
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+
+/// The exit status of a container that ended while nobody looked.
+const UNSEEN: i32 = 255;
+
+/// The folders that all containers share: 0711 at the top, 0700 for everything with contents.
+pub fn make_folders(dirs: &Dirs) -> Result<()> {
+    let folders = [
+        (dirs.root.clone(), 0o711),
+        (dirs.root.join("containers"), 0o700),
+        (dirs.root.join("names"), 0o700),
+        (dirs.run.clone(), 0o711),
+        (dirs.run.join("journal"), 0o700),
+    ];
+    for (path, mode) in folders {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(&path);
+        made.with_context(|| format!("cannot make `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Cleans up after every engine that died. A failure of this is not the caller's.
+pub fn recover_all(dirs: &Dirs) {
+    for leftover in leftovers(dirs) {
+        let id = leftover.id.clone();
+        if let Err(error) = take_over(dirs, leftover) {
+            log::warn!("container {}, whose engine died: {error:#}", id.short());
+        }
+    }
+}
+
+/// The same for one container.
+pub fn recover(dirs: &Dirs, id: &Id) -> Result<()> {
+    leftover(dirs, id).map_or(Ok(()), |leftover| take_over(dirs, leftover))
+}
+
+/// The same with a journal that is ours already.
+pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
+    let Leftover { id, journal } = leftover;
+    let running = Running::read(dirs, &id);
+    if running.as_ref().is_some_and(Running::alive) {
+        // Only its monitor is gone. `stop` and `rm -f` end it.
+        return Ok(());
+    }
+    let record = dirs.container(&id).join("container.json");
+    if journal.all() || !record.exists() {
+        log::info!("cleaning up after container {}, whose engine died", id.short());
+        return journal.finish(When::ALL, |_| {});
+    }
+    // Whoever holds the lock will see to it.
+    let Ok(_lock) = Lock::try_take(dirs, &id) else { return Ok(()) };
+    if let Some(running) = running {
+        let seen = seen_status(dirs, &id);
+        Record::update(dirs, &id, |record| {
+            record.rest.started_at = Some(running.started_at);
+            record.rest.finished_at = Some(Timestamp::now());
+            record.rest.exit_code = seen.unwrap_or(UNSEEN);
+        })?;
+    }
+    journal.finish(&[When::End], |_| {})
+}
+
+/// The exit status, if the engine got so far as to write it.
+fn seen_status(dirs: &Dirs, id: &Id) -> Option<i32> {
+    std::fs::read_to_string(dirs.running(id).join("state")).ok()?.lines().nth(1)?.parse().ok()
+}
+
+/// Whether nothing of the container is to stay when its engine is gone.
+pub(super) fn goes_with_its_engine(spec: &Spec) -> bool {
+    spec.life.as_ref().is_none_or(|life| life.auto_remove)
+}
+
+/// Whether its making got so far that there is a container.
+pub(super) fn committed(spec: &Spec) -> bool {
+    spec.life.is_some() && spec.folder().join("container.json").exists()
+}
+
+/// Writes down how a container has ended, or why it could not start: what of its undo list is due now.
+pub(super) fn bury(spec: &Spec, journal: &Journal, ended: &Result<u8>, oom_killed: bool) -> &'static [When] {
+    if let Ok(status) = ended {
+        let _ = Running::ended(&spec.dirs, &spec.id, i32::from(*status));
+    }
+    if journal.all() || !committed(spec) {
+        return When::ALL;
+    }
+    let written = Lock::take(&spec.dirs, &spec.id)
+        .and_then(|_lock| Record::update(&spec.dirs, &spec.id, |record| last_words(record, ended, oom_killed)));
+    if let Err(error) = written {
+        log::warn!("cannot write down the end of container {}: {error:#}", spec.id.short());
+    }
+    &[When::End]
+}
+
+/// The end of a life, in its record.
+pub(super) fn last_words(record: &mut Record, ended: &Result<u8>, oom_killed: bool) {
+    let running = Running::read(&record.spec.dirs, &record.spec.id);
+    let rest = &mut record.rest;
+    match ended {
+        Ok(status) => {
+            rest.started_at = running.map(|running| running.started_at).or(rest.started_at);
+            rest.finished_at = Some(Timestamp::now());
+            rest.exit_code = i32::from(*status);
+            rest.oom_killed = oom_killed;
+            rest.error = String::new();
+        }
+        Err(error) => {
+            let (line, status) = super::words(error);
+            rest.exit_code = i32::from(status.unwrap_or(128));
+            rest.error = line;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the engine tells: an error as one line with its exit status, and which process a container is.
+
+use crate::container::Running;
+use crate::plan::{Failure, Phase, Spec, Step, Watch};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// An error that comes from another process of ours, in its words.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+#[error("{line}")]
+pub struct Told {
+    pub line: String,
+    pub status: Option<u8>,
+}
+
+/// An error as one line, and its exit status if it has one of its own (126, 127: the command; 125: the engine).
+pub fn words(error: &anyhow::Error) -> (String, Option<u8>) {
+    if let Some(told) = error.downcast_ref::<Told>() {
+        return (told.line.clone(), told.status);
+    }
+    match error.downcast_ref::<Failure>() {
+        Some(failure) if failure.call == "execve" => {
+            let line = failure.hint.clone().unwrap_or_else(|| failure.to_string());
+            (line, Some(crate::process::exit_status(failure.errno)))
+        }
+        Some(Failure { hint: Some(hint), step, call, errno, .. }) => {
+            (format!("{hint} (step {step}: {call}: {errno:?})"), None)
+        }
+        _ => (format!("{error:#}"), None),
+    }
+}
+
+/// Writes down which process the container is, as soon as there is one, while that one still mounts.
+pub(super) struct Registrar<'a> {
+    pub watch: &'a mut dyn Watch,
+    pub spec: &'a Spec,
+}
+
+impl Watch for Registrar<'_> {
+    fn paced(&self) -> bool {
+        self.watch.paced()
+    }
+
+    fn before(&mut self, step: &Step) -> bool {
+        self.watch.before(step)
+    }
+
+    fn after(&mut self, step: &Step, child: Option<Pid>, result: Result<(), Errno>) {
+        if let (Phase::Clone, Some(child), true) = (step.phase, child, self.spec.life.is_some()) {
+            let written = Running::now(child.as_raw()).write(&self.spec.dirs, &self.spec.id);
+            if let Err(error) = written {
+                log::warn!("cannot write down which process container {} is: {error}", self.spec.id.short());
+            }
+        }
+        self.watch.after(step, child, result);
+    }
+}
