@@ -118,7 +118,9 @@ def job(options, chosen, engine):
     target = engine.parents[1]
     lines = [
         f"cd {folder}",
-        f"export CARGO_MANIFEST_DIR={folder} MYDOCKER_BIN={shlex.quote(str(engine))} RUST_BACKTRACE=0",
+        f"export CARGO_MANIFEST_DIR={folder} RUST_BACKTRACE=0",
+        # Else the tests find the program where cargo has put it, here as there.
+        f"export MYDOCKER_BIN={shlex.quote(str(engine))}" if options.bin else "unset MYDOCKER_BIN",
         # What CARGO_TARGET_TMPDIR named when the tests were compiled.
         f"mkdir -p {shlex.quote(str(target / 'tmp'))} {shlex.quote(str(target.parent / 'tmp'))}",
     ]
