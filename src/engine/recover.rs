@@ -3,7 +3,7 @@
 
 use crate::container::{Lock, Record, Running};
 use crate::plan::{Dirs, Id, Journal, Leftover, Spec, When, leftover, leftovers};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -22,6 +22,9 @@ pub fn make_folders(dirs: &Dirs) -> Result<()> {
     ];
     for (path, mode) in folders {
         let made = DirBuilder::new().recursive(true).mode(mode).create(&path);
+        if made.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+            bail!("cannot make `{}`: it is there and not a folder", path.display());
+        }
         made.with_context(|| format!("cannot make `{}`", path.display()))?;
     }
     Ok(())
