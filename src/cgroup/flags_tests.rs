@@ -1,3 +1,5 @@
+//! The flags as docker says them, and every way to say them wrong.
+
 use super::*;
 
 /// The resources that `words` ask for on a machine with two CPUs, through clap, as JSON; or the error.
