@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::sync::LazyLock;
 use support::{Engine, Guard, kernel, skip};
 
 /// One traced call that succeeded.
@@ -133,11 +134,15 @@ fn path_of(arg: &str) -> &str {
     arg.split_once('<').and_then(|(_, path)| path.strip_suffix('>')).unwrap_or(arg)
 }
 
-/// The places where a file is the kernel's own.
+/// Whether it lies in a tree of cgroups, where a folder is a cgroup.
+fn in_cgroups(path: &str) -> bool {
+    static TREES: LazyLock<Vec<kernel::Hierarchy>> = LazyLock::new(kernel::hierarchies);
+    TREES.iter().any(|tree| path.starts_with(&*tree.at.to_string_lossy()))
+}
+
+/// Whether a file is the kernel's own. In the container's root it is the same /proc and /sys, further down.
 fn kernels_own(path: &str) -> bool {
-    let cgroups = kernel::hierarchies().iter().any(|tree| path.starts_with(&*tree.at.to_string_lossy()));
-    // In the container's root it is the same /proc and /sys, further down.
-    cgroups || path.starts_with("/sys/") || path.contains("/proc/") || path.contains("/sys/fs/")
+    in_cgroups(path) || path.starts_with("/sys/") || path.contains("/proc/") || path.contains("/sys/fs/")
 }
 
 /// Whether the plan must have it.
@@ -146,8 +151,8 @@ fn matters(call: &Call) -> bool {
     match call.name.as_str() {
         name if ALWAYS.contains(&name) => true,
         "write" | "pwrite64" => kernels_own(path_of(arg(0))),
-        "mkdir" | "rmdir" => kernels_own(arg(0)),
-        "mkdirat" => kernels_own(&format!("{}/{}", path_of(arg(0)), arg(1))),
+        "mkdir" | "rmdir" => in_cgroups(arg(0)),
+        "mkdirat" => in_cgroups(&format!("{}/{}", path_of(arg(0)), arg(1))),
         "mknod" => arg(1).contains("S_IFCHR") || arg(1).contains("S_IFBLK"),
         "mknodat" => arg(2).contains("S_IFCHR") || arg(2).contains("S_IFBLK"),
         _ => false,
@@ -159,7 +164,8 @@ fn promises(step: &Step) -> bool {
     let arg = |number: usize| step.args.get(number).map_or("", String::as_str);
     match step.call.as_str() {
         name if ALWAYS.contains(&name) || FORKS.contains(&name) => true,
-        "write" | "mkdir" | "rmdir" => kernels_own(arg(0)),
+        "write" => kernels_own(arg(0)),
+        "mkdir" | "rmdir" => in_cgroups(arg(0)),
         name => name.starts_with("mknod"),
     }
 }
@@ -214,6 +220,11 @@ fn differs(step: &Step, call: &Call) -> Option<String> {
             let effective = seen(1).split(", permitted").next().unwrap_or_default();
             let held = flags(effective, "CAP_").len();
             both("capabilities", &bits(said(0)).to_string(), &held.to_string())
+        }
+        "unshare" | "setns" => {
+            let seen = call.args.iter().flat_map(|arg| flags(arg, "CLONE_")).collect::<BTreeSet<_>>();
+            let said = step.args.iter().flat_map(|arg| flags(arg, "CLONE_")).collect::<BTreeSet<_>>();
+            (said != seen).then(|| format!("flags: {said:?} said, {seen:?} seen"))
         }
         "mkdir" | "rmdir" => both("folder", said(0), seen(0)),
         "sethostname" | "setdomainname" => both("name", said(0), seen(0)),

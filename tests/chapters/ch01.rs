@@ -1,10 +1,11 @@
 //! Chapter 01: the container's command has namespaces of its own, and what it does in them the host does not notice.
 
-use super::check::{Check, Fault, Finding, Subject, expect, random, same, wrong};
+use super::check::{Check, Fault, Finding, Subject, expect, random, same, wait_for_cat, wait_until, wrong};
 use crate::support::kernel;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 pub const CHECKS: &[Check] = &[
     Check { chapter: 1, name: "uts namespace", ask: |subject| own_namespace(subject, "uts") },
@@ -62,9 +63,9 @@ fn mounts_stay_inside(subject: &Subject) -> Finding {
     let before = kernel::mounts("thread-self");
     // Where the container may not mount, the mounts that the engine makes in it have to show it.
     let script = format!("mount -t tmpfs {name} {} 2>/dev/null; exec cat", at.display());
-    let mut running = subject.start(&[], &["sh", "-c", &script])?;
+    let running = subject.start(&[], &["sh", "-c", &script])?;
     let pid = running.pid;
-    running.wait_until("the shell to be done", || kernel::words(pid).first().is_some_and(|word| word == "cat"));
+    wait_for_cat(&running)?;
     let after = kernel::mounts("thread-self");
     let inside = kernel::mounts(pid);
     drop(running);
@@ -113,12 +114,11 @@ fn addresses(subject: &Subject) -> Finding {
 fn no_survivors(subject: &Subject) -> Finding {
     let seconds = random(100_000, 900_000).to_string();
     let script = format!("sleep {seconds} & exec cat");
-    let mut running = subject.start(&[], &["sh", "-c", &script])?;
-    let pid = running.pid;
-    running.wait_until("the shell to be done", || kernel::words(pid).first().is_some_and(|word| word == "cat"));
+    let running = subject.start(&[], &["sh", "-c", &script])?;
+    wait_for_cat(&running)?;
     let sleeper =
         || kernel::processes().into_iter().find(|pid| kernel::words(*pid).ends_with(std::slice::from_ref(&seconds)));
-    running.wait_until("the process in the background", || sleeper().is_some());
+    wait_until(&running, "the process in the background", || sleeper().is_some())?;
     drop(running);
     match sleeper() {
         None => Ok(()),
@@ -139,18 +139,23 @@ fn exit_status(subject: &Subject) -> Finding {
 
 /// Not joined by spaces and split again; no shell has looked at them.
 fn words(subject: &Subject) -> Finding {
-    let words = ["sh", "-c", "exec cat", "two words", "", "*", "$HOME", "-v", "--", "it's"];
-    let mut running = subject.start(&[], &[&words[..2], &["read line"], &words[3..]].concat())?;
-    let pid = running.pid;
-    running.wait_until("its words", || !kernel::words(pid).is_empty());
-    let expected: Vec<String> = words.iter().map(|word| word.replace("exec cat", "read line")).collect();
-    same("/proc/PID/cmdline", kernel::words(pid), expected)
+    let words = ["sh", "-c", "read line", "two words", "", "*", "$HOME", "-v", "--", "it's"];
+    let running = subject.start(&[], &words)?;
+    same("/proc/PID/cmdline", kernel::words(running.pid), words.map(String::from).to_vec())
 }
 
 /// Standard input, output, error: a folder of the host held open would be a way out (CVE-2024-21626).
 fn descriptors(subject: &Subject) -> Finding {
     let running = subject.idle(&[])?;
-    let entries = fs::read_dir(format!("/proc/{}/fd", running.pid)).unwrap().flatten();
-    let open: BTreeSet<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    same("/proc/PID/fd", open, ["0", "1", "2"].map(String::from).into())
+    let open = || -> BTreeSet<String> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", running.pid)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let standard = ["0", "1", "2"].map(String::from).into();
+    // The command may still be opening its libraries.
+    let end = Instant::now() + Duration::from_secs(1);
+    while open() != standard && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    same("/proc/PID/fd", open(), standard)
 }

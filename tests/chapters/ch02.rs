@@ -1,7 +1,9 @@
 //! Chapter 02: the container's command is in cgroups of its own, with the limits that were asked for, from its first
 //! instruction to its end, and nothing of them stays.
 
-use super::check::{Check, Fault, Finding, Subject, cgroup, expect, needs_controller, random, same, wrong};
+use super::check::{
+    Check, Fault, Finding, Subject, cgroup, expect, needs_controller, random, same, wait_for_cat, wait_until, wrong,
+};
 use crate::support::{Running, kernel};
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,6 +14,7 @@ pub const CHECKS: &[Check] = &[
     Check { chapter: 2, name: "memory limit", ask: memory_limit },
     Check { chapter: 2, name: "processor quota", ask: processor_quota },
     Check { chapter: 2, name: "limit of processes", ask: pids_limit },
+    Check { chapter: 2, name: "cgroup namespace", ask: |subject| super::ch01::own_namespace(subject, "cgroup") },
     Check { chapter: 2, name: "a cgroup for each container", ask: one_each },
     Check { chapter: 2, name: "in force before the first instruction", ask: from_the_start },
     Check { chapter: 2, name: "out of memory ends with 137", ask: out_of_memory },
@@ -79,18 +82,19 @@ fn one_each(subject: &Subject) -> Finding {
 }
 
 /// The command's very first act is to fork. A parent that joins the command to its cgroup only after the exec has lost
-/// that child; and it is late for sure, because `strace` holds every write up. What joins before the exec only takes
-/// longer.
+/// that child; and it is late for sure, because `strace` holds every write of the engine up, and lets go of what has
+/// been exec'ed. Who joins before the exec only takes longer.
 fn from_the_start(subject: &Subject) -> Finding {
     needs_controller("memory")?;
     let (ways, command) =
         ([["--mem", "50m"], ["-m", "50m"], ["--memory", "50m"]], ["sh", "-c", "sleep 1000 & exec cat"]);
-    let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_enter=20000"];
+    let inject = "inject=write:delay_enter=50000";
+    let slow = ["strace", "-f", "-b", "execve", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e", inject];
     let slow = if std::process::Command::new("strace").arg("-V").output().is_ok() { &slow[..] } else { &[] };
-    let mut running = subject.start_any_under(slow, &ways.each_ref().map(|way| &way[..]), &command)?;
+    let running = subject.start_any_under(slow, &ways.each_ref().map(|way| &way[..]), &command)?;
     let pid = running.pid;
-    running.wait_until("the shell to be done", || kernel::words(pid).first().is_some_and(|word| word == "cat"));
-    running.wait_until("the process in the background", || !kernel::children(pid).is_empty());
+    wait_for_cat(&running)?;
+    wait_until(&running, "the process in the background", || !kernel::children(pid).is_empty())?;
     // Whoever joins late has joined by then.
     std::thread::sleep(Duration::from_millis(100));
     for process in [pid].into_iter().chain(kernel::descendants(pid)) {

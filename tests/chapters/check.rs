@@ -5,6 +5,7 @@ use crate::support::{Done, Engine, Guard, Running, kernel};
 use std::cell::OnceCell;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// One fact.
 pub struct Check {
@@ -121,7 +122,9 @@ impl Subject {
         let dialect = self.dialect()?;
         let start = |flags: &&[&str]| {
             let words = self.words(&dialect, flags, command);
-            self.engine.try_start_under(program, words).map_err(refused)
+            let running = self.engine.try_start_under(program, words).map_err(refused)?;
+            settle(&running, command);
+            Ok(running)
         };
         first_known(ways.iter().map(start))
     }
@@ -142,6 +145,34 @@ impl Subject {
     pub fn run_any(&self, ways: &[&[&str]], command: &[&str]) -> Finding<Done> {
         first_known(ways.iter().map(|flags| self.run(flags, command)))
     }
+}
+
+/// A program that is not ours may run helpers in the new namespaces before the command; their words are not the
+/// command's. One that garbles the words is not waited for long.
+fn settle(running: &Running, command: &[&str]) {
+    let end = Instant::now() + Duration::from_millis(500);
+    // A shell may have become the last word of its script by now.
+    let became = command.last().and_then(|script| script.rsplit("exec ").next()).unwrap_or_default();
+    let arrived = |words: &[String]| words == command || words.join(" ") == became;
+    while !arrived(&kernel::words(running.pid)) && Instant::now() < end {
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// `Wrong`, if it does not come to be in a few seconds, or the command ends before that.
+pub fn wait_until(running: &Running, what: &str, holds: impl Fn() -> bool) -> Finding {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        let lives = kernel::alive(running.pid) && Instant::now() < end;
+        expect(lives || holds(), || format!("waited in vain for {what}"))?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Waits until a shell has become `cat`, which is the last that the checks' scripts do.
+pub fn wait_for_cat(running: &Running) -> Finding {
+    wait_until(running, "the shell to be done", || kernel::words(running.pid).first().is_some_and(|word| word == "cat"))
 }
 
 fn first_known<T>(results: impl Iterator<Item = Finding<T>>) -> Finding<T> {

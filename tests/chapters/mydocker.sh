@@ -43,14 +43,14 @@ clean_up() {
 trap clean_up EXIT
 
 # Chapter 01.
-walls=(--uts --ipc --net --mount --pid --fork --kill-child)
+walls=(--uts --ipc --net --mount --cgroup --pid --fork --kill-child)
 case $sabotage in
 'no private propagation') walls+=(--propagation unchanged) ;;
 'no new /proc') ;;
 *) walls+=(--mount-proc) ;;
 esac
 [ "$sabotage" != 'a leaked folder' ] || exec 9</
-begin='[ -z "$0" ] || hostname "$0"; exec "$@"'
+begin='[ -z "$0" ] || echo "$0" >/proc/sys/kernel/hostname; exec "$@"'
 [ "$sabotage" != 'words joined by spaces' ] || begin='exec sh -c "$*"'
 [ "$sabotage" != 'host name ignored' ] || begin='exec "$@"'
 if [ "$sabotage" = 'chroot only' ]; then
@@ -71,7 +71,7 @@ start() {
 status=0
 if [ "$sabotage" = 'cgroup joined after exec' ]; then
     start "$@" <&0 &
-    sleep 0.05
+    sleep 0.3
     join "$(cat "/proc/$!/task/$!/children")"
     wait $! || status=$?
 else

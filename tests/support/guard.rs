@@ -176,15 +176,13 @@ impl Guard {
                     found.insert(entry.path().display().to_string());
                 }
             }
-            let known = self.before.get("state");
-            let new = |line: &str| known.is_some_and(|known| !known.iter().any(|other| other.starts_with(line)));
             walk(&self.root.join(folder), &mut |path, meta| {
-                let name = format!("{} ", path.display());
                 // An image may be new; what was there must be as it was. (A folder's time changes with new neighbours.)
-                if !meta.is_dir() && !path.ends_with(".lock") && !(self.image_is_new(path) && new(&name)) {
+                if !(meta.is_dir() || path.ends_with(".lock") || self.image_is_new(path)) {
                     let time = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
                     found.insert(format!(
-                        "{name}inode {} mode {:o} size {} time {time}",
+                        "{} inode {} mode {:o} size {} time {time}",
+                        path.display(),
                         meta.ino(),
                         meta.mode(),
                         meta.len()
