@@ -247,3 +247,29 @@ fn crashes_at_the_same_moment_are_cleaned_up_once() {
     }
     guard.check();
 }
+
+#[test]
+fn what_a_stranger_mounts_below_us_is_not_deleted() {
+    let Some(engine) = Engine::open() else { return };
+    assert_eq!(engine.run(["run", "busybox", "true"]).status, 0);
+    let guard = Guard::new(engine.root());
+    let canary = engine.folder().join("canary");
+    std::fs::create_dir(&canary).unwrap();
+    std::fs::write(canary.join("data"), "alive").unwrap();
+    let mut running = engine.start(["run", "-i", "busybox", "sh", "-c", "cat; exit 7"]);
+    let containers = engine.root().join("containers");
+    let place = std::fs::read_dir(&containers).unwrap().next().unwrap().unwrap().path().join("upper");
+    let none = None::<&str>;
+    nix::mount::mount(Some(&canary), &place, none, nix::mount::MsFlags::MS_BIND, none).unwrap();
+    drop(running.stdin.take());
+    let done = running.wait();
+    // The command's status is the command's; that something is left is said, and where.
+    assert_eq!((done.status, done.stderr.lines().count()), (7, 1), "{}", done.stderr);
+    assert!(done.stderr.contains("warn") && done.stderr.contains("something is mounted below"), "{}", done.stderr);
+    assert_eq!(std::fs::read_to_string(canary.join("data")).unwrap(), "alive");
+    nix::mount::umount(&place).unwrap();
+    assert_eq!(engine.run(["run", "busybox", "true"]).status, 0);
+    assert_eq!(std::fs::read_to_string(canary.join("data")).unwrap(), "alive");
+    nothing_is_left(&engine, "the stranger's mount");
+    guard.check();
+}

@@ -125,9 +125,11 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
     let undone = journal.finish(moments, |entry| {
         Failpoint::strike(failpoint.as_ref(), &format!("undo.{}", entry.step));
     });
-    let status = ended?;
-    undone?;
-    Ok(Ended { status, obituary })
+    if let Err(error) = undone {
+        // The command's own end is what the caller waits for; what is left stands in the journal, for the next one.
+        log::warn!("{error:#}");
+    }
+    Ok(Ended { status: ended?, obituary })
 }
 
 /// Containers are made by root, for now. Every mode that we give is meant: with the caller's umask /dev/null would not
