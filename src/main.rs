@@ -22,6 +22,13 @@ const COMMANDS: &[Command] = &[
     cli::LOGS,
     cli::INSPECT,
     cli::EXEC,
+    cli::TOP,
+    cli::STATS,
+    cli::PAUSE,
+    cli::UNPAUSE,
+    cli::RENAME,
+    cli::UPDATE,
+    cli::PORT,
     cli::DOCTOR,
 ];
 

@@ -21,26 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Freezer {
     /// The freezer of process `pid`; `None` if it stands in the root of the tree, which cannot be frozen.
     pub fn of(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let (v1, v2) = trees();
-        let below = |tree: &Path, path: &str| {
-            let inner = path.trim_start_matches('/');
-            (!inner.is_empty()).then(|| tree.join(inner))
-        };
-        let mut unified = None;
-        for line in text.lines() {
-            let mut fields = line.splitn(3, ':').skip(1);
-            match (fields.next()?, fields.next()?) {
-                (controllers, path) if controllers.split(',').any(|one| one == "freezer") => {
-                    if let Some(path) = v1.as_ref().and_then(|tree| below(tree, path)) {
-                        return Some(Freezer::V1(path));
-                    }
-                }
-                ("", path) => unified = v2.as_ref().and_then(|tree| below(tree, path)),
-                _ => {}
-            }
-        }
-        unified.map(Freezer::V2)
+        let v1 = file_of(pid, Some("freezer"), "");
+        v1.map(Freezer::V1).or_else(|| file_of(pid, None, "").map(Freezer::V2))
     }
 
     pub fn is_frozen(&self) -> bool {
@@ -93,22 +75,38 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-/// Where the freezer's v1 tree and the unified tree are mounted; asked once.
-fn trees() -> &'static (Option<PathBuf>, Option<PathBuf>) {
-    static TREES: OnceLock<(Option<PathBuf>, Option<PathBuf>)> = OnceLock::new();
+/// The file of that name in process `pid`'s cgroup: in the v1 tree of `controller`, or in the unified tree. `None` if it
+/// stands in the root of the tree, or there is no such tree.
+pub(super) fn file_of(pid: i32, controller: Option<&str>, file: &str) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let wanted = |list: &str| match controller {
+        Some(controller) => list.split(',').any(|one| one == controller),
+        None => list.is_empty(),
+    };
+    let line = text.lines().find_map(|line| {
+        let (list, path) = line.split_once(':')?.1.split_once(':')?;
+        wanted(list).then_some(path)
+    })?;
+    let inner = line.trim_start_matches('/');
+    let (_, tree) = trees().iter().find(|(options, _)| wanted(options))?;
+    (!inner.is_empty()).then(|| tree.join(inner).join(file))
+}
+
+/// Where the trees are mounted, by their controllers; the unified one has none. Asked once.
+fn trees() -> &'static [(String, PathBuf)] {
+    static TREES: OnceLock<Vec<(String, PathBuf)>> = OnceLock::new();
     TREES.get_or_init(|| {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let (mut v1, mut v2) = (None, None);
-        for line in mounts.lines() {
-            let Some((place, kind)) = line.split_once(" - ") else { continue };
-            let Some(at) = place.split(' ').nth(4).map(PathBuf::from) else { continue };
+        let tree = |line: &str| {
+            let (place, kind) = line.split_once(" - ")?;
+            let at = PathBuf::from(place.split(' ').nth(4)?);
             let mut kind = kind.splitn(3, ' ');
-            match (kind.next(), kind.next(), kind.next()) {
-                (Some("cgroup"), _, Some(options)) if options.split(',').any(|one| one == "freezer") => v1 = Some(at),
-                (Some("cgroup2"), ..) => v2 = Some(at),
-                _ => {}
+            match (kind.next()?, kind.next(), kind.next()) {
+                ("cgroup", _, Some(options)) => Some((options.to_string(), at)),
+                ("cgroup2", ..) => Some((String::new(), at)),
+                _ => None,
             }
-        }
-        (v1, v2)
+        };
+        mounts.lines().filter_map(tree).collect()
     })
 }

@@ -17,12 +17,14 @@ mod list;
 mod oom;
 mod place;
 mod size;
+mod stats;
 mod steps;
 mod v1;
 mod v2;
 mod view;
 
 pub use freeze::Freezer;
+pub use stats::Stats;
 
 use crate::plan::{Op, Phase, Plan, Room, Spec, Target};
 use anyhow::{Result, bail};
@@ -63,6 +65,29 @@ impl Room for Cgroup {
         draw(Layout::here(), spec, plan)
     }
 
+    fn update_flags(&self, command: clap::Command) -> clap::Command {
+        let all = flags::add(clap::Command::new("update"));
+        let fixed = ["oom-kill-disable", "cgroup-parent"];
+        command.args(all.get_arguments().filter(|arg| !fixed.contains(&arg.get_id().as_str())).cloned())
+    }
+
+    fn update(&self, said: &ArgMatches, spec: &mut Spec, plan: &mut Plan) -> Result<()> {
+        let string = |name: &'static str| said.get_one::<String>(name).map(String::as_str);
+        let new = flags::resources(&string, false, online())?;
+        if new == LinuxResources::default() {
+            return Ok(());
+        }
+        let Some(path) = spec.linux().cgroups_path().clone() else { return Ok(()) };
+        let (layout, place) = (Layout::here(), Place::parse(&path)?);
+        for (tree, limit) in limit::limits(layout, &place, &new)? {
+            steps::limit(tree, &place, &limit, plan);
+        }
+        let mut all = serde_json::to_value(spec.linux().resources().clone().unwrap_or_default())?;
+        overlay(&mut all, serde_json::to_value(new)?);
+        spec.linux_mut().set_resources(Some(serde_json::from_value(all)?));
+        Ok(())
+    }
+
     fn join(&self, spec: &Spec, _target: &Target, plan: &mut Plan) -> Result<()> {
         let (layout, linux) = (Layout::here(), spec.linux());
         let Some(path) = linux.cgroups_path() else { return Ok(()) };
@@ -79,6 +104,19 @@ impl Room for Cgroup {
 
     fn obituary(&self, spec: &Spec) -> Option<String> {
         oom::obituary(Layout::here(), spec)
+    }
+}
+
+/// Puts what `new` says over `old`; what it does not speak of stays.
+fn overlay(old: &mut serde_json::Value, new: serde_json::Value) {
+    use serde_json::Value;
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, value) in new.into_iter().filter(|(_, value)| !value.is_null()) {
+                overlay(old.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (old, new) => *old = new,
     }
 }
 

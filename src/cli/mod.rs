@@ -1,6 +1,7 @@
 //! Words in, words out: the command line, and the only room that prints. Every error is printed here, once, as one
 //! line, with the exit status that docker's scripts expect.
 
+mod change;
 mod doctor;
 mod end;
 mod exec;
@@ -9,10 +10,13 @@ mod logs;
 mod ps;
 mod run;
 mod start;
+mod stats;
 pub mod table;
 pub mod template;
+mod top;
 mod watch;
 
+pub use change::{PAUSE, PORT, RENAME, UNPAUSE, UPDATE};
 pub use doctor::DOCTOR;
 pub use end::{KILL, RM, STOP, WAIT};
 pub use exec::EXEC;
@@ -21,6 +25,8 @@ pub use logs::LOGS;
 pub use ps::PS;
 pub use run::{CREATE, RUN};
 pub use start::{RESTART, START};
+pub use stats::STATS;
+pub use top::TOP;
 
 use crate::engine;
 use crate::plan::{Dirs, Failpoint, Room};

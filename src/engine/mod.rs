@@ -3,6 +3,7 @@
 //!
 //! It is handed the list of rooms and knows none of them by name.
 
+mod change;
 mod create;
 mod exec;
 mod monitor;
@@ -17,6 +18,7 @@ mod terminal;
 mod wait;
 mod watch;
 
+pub use change::{pause, rename, unpause, update};
 pub use create::create;
 pub use exec::{Exec, exec, prepare_exec};
 pub use monitor::detach;

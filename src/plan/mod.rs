@@ -56,6 +56,14 @@ pub trait Room: Sync {
     fn join(&self, _spec: &Spec, _target: &Target, _plan: &mut Plan) -> Result<()> {
         Ok(())
     }
+    /// What of this room's part can be changed while the container runs (`update`).
+    fn update_flags(&self, command: clap::Command) -> clap::Command {
+        command
+    }
+    /// Changes the spec, and adds the steps that change the container.
+    fn update(&self, _said: &clap::ArgMatches, _spec: &mut Spec, _plan: &mut Plan) -> Result<()> {
+        Ok(())
+    }
     /// For the room that gives containers a root of their own: which image the words after `run` mean, and how many of
     /// them are the command's (the last ones). With `dry` nothing is made or needed on disk.
     fn image(&self, _dirs: &Dirs, _words: &[String], _dry: bool) -> Result<Option<(ImageConfig, usize)>> {
@@ -118,6 +126,16 @@ impl Plan {
     /// The same for one more process in a container that runs.
     pub fn draw_exec(rooms: &[&dyn Room], spec: &Spec, target: &Target) -> Result<Plan> {
         Self::ask(rooms, |room, plan| room.join(spec, target, plan))
+    }
+
+    /// The steps that give a container other limits; there is no child.
+    pub fn draw_update(rooms: &[&dyn Room], said: &clap::ArgMatches, spec: &mut Spec) -> Result<Plan> {
+        let mut plan = Plan { steps: vec![], namespaces: CloneFlags::empty(), into_cgroup: None, room: "engine" };
+        for room in rooms {
+            plan.room = room.name();
+            room.update(said, spec, &mut plan)?;
+        }
+        Ok(plan)
     }
 
     fn ask(rooms: &[&dyn Room], draw: impl Fn(&dyn Room, &mut Plan) -> Result<()>) -> Result<Plan> {
