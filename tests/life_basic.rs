@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::{Done, Engine, Guard, kernel};
 
@@ -103,11 +103,7 @@ fn run_d_holds_nothing_of_the_callers() {
         for number in 0..3 {
             let target = fs::read_link(format!("/proc/{process}/fd/{number}")).unwrap();
             let ours = fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
-            assert!(
-                target != ours || target == PathBuf::from("/dev/null"),
-                "{process}: {number} is {}",
-                target.display()
-            );
+            assert!(target != ours || target == Path::new("/dev/null"), "{process}: {number} is {}", target.display());
         }
     }
     // Another session, so that no key at the caller's terminal reaches it.

@@ -20,8 +20,8 @@ fn flags(command: clap::Command, rooms: &[&dyn Room]) -> clap::Command {
         .disable_help_flag(true)
         .args([
             Arg::new("help").long("help").action(ArgAction::Help).help("Print help"),
-            flag(Arg::new("rm").long("rm").help("Remove the container when it ends (as every container is, for now)")),
-            Arg::new("name").long("name").value_name("NAME").help("Name of the container, free again when it ends"),
+            flag(Arg::new("rm").long("rm").help("Remove the container when it ends")),
+            Arg::new("name").long("name").value_name("NAME").help("Name of the container"),
             rooms_arg("only").help("Only these rooms, for a demonstration of what each one does"),
             rooms_arg("without").help("All rooms but these, for a demonstration"),
         ])

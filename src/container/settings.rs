@@ -135,13 +135,13 @@ fn labels<'a>(
 }
 
 fn log_config<'a>(driver: Option<&str>, options: impl Iterator<Item = &'a str>) -> Result<LogConfig> {
-    let mut config = LogConfig::default();
-    config.driver = match driver {
+    let driver = match driver {
         None | Some("json-file") => LogDriver::JsonFile,
         Some("local") => LogDriver::Local,
         Some("none") => LogDriver::None,
         Some(other) => bail!("--log-driver: `{}` is not there: json-file, local or none", other.escape_debug()),
     };
+    let mut config = LogConfig { driver, ..LogConfig::default() };
     if config.driver == LogDriver::Local {
         (config.max_size, config.max_file) = (20 << 20, 5);
     }

@@ -185,7 +185,8 @@ mod tests {
             cmd: strings(cmd),
             ..Default::default()
         };
-        let cases: [(Option<&str>, ImageConfig, &[&str], &[&str]); 6] = [
+        type Case<'a> = (Option<&'a str>, ImageConfig, &'a [&'a str], &'a [&'a str]);
+        let cases: [Case; 6] = [
             (None, image(&[], &["sh"]), &[], &["sh"]),
             (None, image(&[], &["sh"]), &["echo", "hi"], &["echo", "hi"]),
             (None, image(&["tini"], &["sh"]), &[], &["tini", "sh"]),

@@ -62,6 +62,8 @@ struct Dialect {
     interactive: &'static str,
     /// The image's name, where it cannot be left out.
     image: Option<&'static str>,
+    /// `--rm`, where it is known: a container that is kept is no leak, but the guard could not tell.
+    remove: Option<&'static str>,
 }
 
 impl Subject {
@@ -88,9 +90,11 @@ impl Subject {
     fn find_dialect(&self) -> Finding<Dialect> {
         let word = format!("word-{:x}", random(0, u64::MAX));
         let mut last = String::new();
-        for interactive in ["-i", "-ti", "-it"] {
-            for image in [None, Some("busybox")] {
-                let dialect = Dialect { interactive, image };
+        let images = [None, Some("busybox")];
+        let ways = [Some("--rm"), None].into_iter().flat_map(|remove| images.map(|image| (remove, image)));
+        for (remove, image) in ways {
+            for interactive in ["-i", "-ti", "-it"] {
+                let dialect = Dialect { interactive, image, remove };
                 let words = self.words(&dialect, &[], &["cat"]);
                 let done = self.engine.run_with_input(words, format!("{word}\n").as_bytes());
                 if done.stdout.contains(&word) {
@@ -103,7 +107,9 @@ impl Subject {
     }
 
     fn words(&self, dialect: &Dialect, flags: &[&str], command: &[&str]) -> Vec<String> {
-        let parts = [&["run", dialect.interactive], &self.extra[..], flags, dialect.image.as_slice(), command];
+        let begin = ["run", dialect.interactive];
+        let (remove, image) = (dialect.remove.as_slice(), dialect.image.as_slice());
+        let parts = [&begin[..], remove, &self.extra, flags, image, command];
         parts.concat().into_iter().map(String::from).collect()
     }
 
