@@ -1,10 +1,11 @@
 //! `mydocker start`, `restart`: from rest to life.
 
+use super::run::{telling, telling_flags};
 use super::watch::{Teller, Telling};
 use super::{Command, Context, containers, each, flag, string, strings};
-use crate::container::{Missing, find, list, seconds};
+use crate::container::{Missing, Record, find, list, seconds};
 use crate::engine::{self, Timeout};
-use crate::plan::Restart;
+use crate::plan::{Restart, dry_run};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgMatches};
 
@@ -12,10 +13,12 @@ pub const START: Command = Command {
     name: "start",
     about: "Start containers that are at rest",
     flags: |command, _| {
-        command.args([
-            containers().required(false),
-            flag("all-restartable", "Everything with a restart policy that was not stopped by its user (at boot)"),
-        ])
+        command
+            .args([
+                containers().required(false),
+                flag("all-restartable", "Everything with a restart policy that was not stopped by its user (at boot)"),
+            ])
+            .args(telling_flags())
     },
     act: act_start,
 };
@@ -56,14 +59,19 @@ fn act_start(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         bail!("which container? (hint: mydocker start NAME)");
     }
     Ok(each(strings(said, "containers"), |word| {
-        start(context, word)?;
+        let id = find(&context.dirs, word)?;
+        if said.get_flag("dry-run") {
+            let prepared = engine::load(context.rooms, Record::read(&context.dirs, &id)?)?;
+            return super::print(&dry_run(&prepared.plan, &prepared.spec)).map(drop);
+        }
+        start(context, word, telling(said))?;
         super::print(&format!("{word}\n")).map(drop)
     }))
 }
 
-fn start(context: &Context<'_>, word: &str) -> Result<()> {
+fn start(context: &Context<'_>, word: &str, telling: Telling) -> Result<()> {
     let id = find(&context.dirs, word)?;
-    engine::start(context.rooms, &context.dirs, &id, &mut Teller::new(Telling::Nothing), context.failpoint.clone())
+    engine::start(context.rooms, &context.dirs, &id, &mut Teller::new(telling), context.failpoint.clone())
 }
 
 /// What a daemon does at boot. `always` means even what the user stopped before (docker's rule).
@@ -78,7 +86,7 @@ fn start_all(context: &Context<'_>) -> Result<u8> {
         Restart::No => false,
     });
     let names: Vec<String> = wanted.map(|record| record.spec.id.to_string()).collect();
-    Ok(each(names.iter().map(String::as_str), |id| match start(context, id) {
+    Ok(each(names.iter().map(String::as_str), |id| match start(context, id, Telling::Nothing) {
         Err(error) if error.is::<Missing>() => Ok(()),
         other => other,
     }))
@@ -89,7 +97,7 @@ fn act_restart(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     Ok(each(strings(said, "containers"), |word| {
         let id = find(&context.dirs, word)?;
         engine::stop(&context.dirs, &id, timeout)?;
-        start(context, id.as_str())?;
+        start(context, id.as_str(), Telling::Nothing)?;
         super::print(&format!("{word}\n")).map(drop)
     }))
 }
