@@ -245,7 +245,8 @@ fn images_whose_entries_are_not_what_they_should_be() {
     let looped = |place: &Path| symlink(place, place).unwrap();
     let fifo = |place: &Path| nix::unistd::mkfifo(place, Mode::S_IRWXU).unwrap();
     let file = |place: &Path| fs::write(place, "").unwrap();
-    let kinds: [(&str, &dyn Fn(&Path)); 6] = [
+    type Spoil<'a> = &'a dyn Fn(&Path);
+    let kinds: [(&str, Spoil); 6] = [
         ("absolute", &absolute),
         ("relative", &relative),
         ("inside", &inside),
