@@ -20,8 +20,15 @@ impl Room for Layers {
 
     fn doctor(&self, dirs: &Dirs) -> Vec<Fact> {
         let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-        let has = |name: &str| known.lines().any(|line| line.split_whitespace().last() == Some(name));
-        let module = "this kernel has no overlay file system, or its module is not loaded: modprobe overlay";
+        // A module that is not loaded yet is not in that list; the first mount loads it.
+        let release = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
+        let modules = format!("/lib/modules/{}/modules.dep", release.unwrap_or_default());
+        let modules = std::fs::read_to_string(modules).unwrap_or_default();
+        let has = |name: &str| {
+            known.lines().any(|line| line.split_whitespace().last() == Some(name))
+                || modules.lines().any(|line| line.contains(&format!("/{name}.ko")))
+        };
+        let module = "this kernel has no overlay file system, built in or as a module";
         let aufs = if has("aufs") { "here" } else { "not here, as in every kernel that is not Ubuntu's of old" };
         // The nearest folder that exists already: ours may still have to be made.
         let folder = dirs.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));

@@ -126,7 +126,10 @@ impl Room for Namespaces {
             }
         }
         // Before anything else is mounted: on most machines `/` is shared, and a mount made in here would travel out.
-        let op = Op::mount("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE, "");
+        let op = Op::mount("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE, "").hint(|errno, _| {
+            let chroot = "/ is not a mount point here (a chroot?): mount --bind DIR DIR before chroot DIR";
+            (errno == nix::errno::Errno::EINVAL).then(|| chroot.to_string())
+        });
         plan.add(Phase::Enter, "private", op)
             .why("systemd makes / shared: without this, every mount of the container would appear on the host.")
             .look("cut -d' ' -f5,7 /proc/$PID/mountinfo");

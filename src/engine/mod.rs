@@ -3,6 +3,7 @@
 //!
 //! It is handed the list of rooms and knows none of them by name.
 
+mod boot;
 mod change;
 mod create;
 mod exec;

@@ -9,7 +9,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 
 /// The exit status of a container that ended while nobody looked.
-const UNSEEN: i32 = 255;
+pub(super) const UNSEEN: i32 = 255;
 
 /// The folders that all containers share: 0711 at the top, 0700 for everything with contents.
 pub fn make_folders(dirs: &Dirs) -> Result<()> {
@@ -38,6 +38,7 @@ pub fn recover_all(dirs: &Dirs) {
             log::warn!("container {}, whose engine died: {error:#}", id.short());
         }
     }
+    super::boot::settle_after_boot(dirs);
 }
 
 /// The same for one container.

@@ -139,6 +139,7 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
         plan.add(Phase::Mounts, format!("mount.{target}"), mount_in_root(&source, &target, kind, flags, &data, create))
             .why(why(&target, kind))
             .look(format!("grep ' {target} ' /proc/$PID/mountinfo"));
+        link_parts(&target, kind, plan);
         let seals = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         if late || bound && flags.intersects(seals) {
             let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | translate(mount).0 & !MsFlags::MS_REC;
@@ -147,6 +148,27 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
                 .why("A bind mount takes its flags only from a second call, and a full tmpfs is sealed last.")
                 .look(format!("grep ' {target} ' /proc/$PID/mountinfo"));
         }
+    }
+}
+
+/// A hierarchy of two controllers is called after both (`cpu,cpuacct`); programs look for it under each name.
+fn link_parts(target: &str, kind: &str, plan: &mut Plan) {
+    let Some((parent, name)) = target.rsplit_once('/').filter(|(_, name)| kind == "cgroup" && name.contains(','))
+    else {
+        return;
+    };
+    for part in name.split(',') {
+        let (to, at) = (c_string(name.as_bytes()), c_string(part.as_bytes()));
+        let folder = c_string(parent.as_bytes());
+        let shell = format!("ln -s {name} $ROOT{parent}/{part}");
+        let op = Op::new("symlinkat", [name, part], shell, move |stage| {
+            let root = stage.root.as_ref().ok_or(Errno::EBADF)?;
+            let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+            let dir = sys::openat2(root, &folder, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty(), resolve)?;
+            nix::unistd::symlinkat(to.as_c_str(), dir, at.as_c_str())
+        });
+        plan.add(Phase::Mounts, format!("link.{parent}/{part}"), op)
+            .why("A hierarchy of two controllers has one folder; programs look for it under each controller's name.");
     }
 }
 
