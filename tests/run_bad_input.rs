@@ -34,7 +34,7 @@ fn refused(done: &Done, status: i32, named: &[&str], words: &dyn std::fmt::Debug
 #[track_caller]
 fn refuse(engine: &Engine, words: &[&str], named: &[&str]) {
     let guard = Guard::new(engine.root());
-    let mut command = engine.command(["run"].iter().chain(words));
+    let mut command = engine.command(["run", "--rm"].iter().chain(words));
     command.stdin(Stdio::null());
     let done = engine.finish(command);
     refused(&done, 125, named, &words);
@@ -44,7 +44,7 @@ fn refuse(engine: &Engine, words: &[&str], named: &[&str]) {
 /// An engine whose image and folders are made.
 fn open() -> Option<Engine> {
     let engine = Engine::open()?;
-    assert_eq!(engine.run(["run", "busybox", "true"]).status, 0);
+    assert_eq!(engine.run(["run", "--rm", "busybox", "true"]).status, 0);
     Some(engine)
 }
 
@@ -153,7 +153,7 @@ fn a_link_to_a_descriptor_is_no_working_directory() {
     for number in [0, 3, 7, 9, 12] {
         // A folder of the host's, open in the caller: the way of CVE-2024-21626.
         let script = "for fd in 3 7 9 12; do eval \"exec $fd</\"; done; exec \"$@\"";
-        let run = engine.command(["run", "-w", &format!("/proc/self/fd/{number}"), "busybox", "pwd"]);
+        let run = engine.command(["run", "--rm", "-w", &format!("/proc/self/fd/{number}"), "busybox", "pwd"]);
         let mut command = Command::new("bash");
         command.args(["-c", script, "bash"]).arg(run.get_program()).args(run.get_args());
         command.env("MYDOCKER_ROOT", engine.root()).stdin(Stdio::null());
@@ -201,7 +201,7 @@ fn files_of_variables() {
     let many: String = (0..40).map(|number| format!("V{number}={}\n", "x".repeat(100_000))).collect();
     fs::write(path("many"), many).unwrap();
     let guard = Guard::new(engine.root());
-    let done = engine.run(["run", "--env-file", &path("many"), "busybox", "true"]);
+    let done = engine.run(["run", "--rm", "--env-file", &path("many"), "busybox", "true"]);
     refused(&done, 126, &["arguments and environment are too long"], &"many");
     guard.check();
 }
@@ -258,7 +258,7 @@ fn images_whose_entries_are_not_what_they_should_be() {
         for (kind, make) in kinds {
             with_entry(&engine, entry, make, || {
                 let guard = Guard::new(engine.root());
-                let done = engine.run(["run", "-t", "busybox", "true"]);
+                let done = engine.run(["run", "--rm", "-t", "busybox", "true"]);
                 refused(&done, 125, &[&format!("`/{entry}`")], &(entry, kind));
                 guard.check();
             });
@@ -268,23 +268,23 @@ fn images_whose_entries_are_not_what_they_should_be() {
         for (kind, make) in &kinds[..5] {
             with_entry(&engine, entry, *make, || {
                 let guard = Guard::new(engine.root());
-                let done = engine.run(["run", "busybox", "true"]);
+                let done = engine.run(["run", "--rm", "busybox", "true"]);
                 refused(&done, 125, &[&format!("`/{entry}`")], &(entry, kind));
                 guard.check();
             });
         }
         let huge = |place: &Path| fs::File::create(place).unwrap().set_len(1 << 40).unwrap();
         with_entry(&engine, entry, &huge, || {
-            let done = engine.run(["run", "busybox", "true"]);
+            let done = engine.run(["run", "--rm", "busybox", "true"]);
             refused(&done, 125, &[&format!("`/{entry}`"), "larger than"], &(entry, "huge"));
         });
         let folder = |place: &Path| fs::create_dir(place).unwrap();
         with_entry(&engine, entry, &folder, || {
-            let done = engine.run(["run", "busybox", "true"]);
+            let done = engine.run(["run", "--rm", "busybox", "true"]);
             refused(&done, 125, &[&format!("`/{entry}`")], &(entry, "folder"));
         });
         // Without it, root is still root.
-        with_entry(&engine, entry, &|_| {}, || assert_eq!(engine.run(["run", "busybox", "true"]).status, 0));
+        with_entry(&engine, entry, &|_| {}, || assert_eq!(engine.run(["run", "--rm", "busybox", "true"]).status, 0));
     }
     assert_eq!(shown(), before);
     let wanted = engine.folder().to_str().unwrap();
@@ -303,7 +303,7 @@ fn links_that_lead_out_of_the_image() {
         with_entry(&engine, "tmp", make, || {
             for flags in [&["-w", "/tmp/made"][..], &["--tmpfs", "/tmp/made"]] {
                 let guard = Guard::new(engine.root());
-                let done = engine.run([&["run"], flags, &["busybox", "true"]].concat());
+                let done = engine.run([&["run", "--rm"][..], flags, &["busybox", "true"]].concat());
                 assert!([0, 125].contains(&done.status) && done.stderr.lines().count() <= 1, "{kind}: {done:?}");
                 guard.check();
             }
@@ -328,7 +328,7 @@ fn a_data_root_that_cannot_be_used() {
     tmpfs("ro", MsFlags::MS_RDONLY, "size=1m");
     tmpfs("tiny", MsFlags::empty(), "size=256k");
     let full = |root: &str, words: &[&str]| -> Done {
-        let mut command = engine.command(["--root", root, "run"].iter().chain(words));
+        let mut command = engine.command(["--root", root, "run", "--rm"].iter().chain(words));
         command.stdin(Stdio::null());
         engine.finish(command)
     };
@@ -377,7 +377,7 @@ fn a_cgroup_root_that_is_read_only() {
         refuse(&engine, &[&flags[..], &["busybox", "true"]].concat(), &[flag, "read-only"]);
     }
     let guard = Guard::new(engine.root());
-    let done = engine.run(["run", "busybox", "echo", "hi"]);
+    let done = engine.run(["run", "--rm", "busybox", "echo", "hi"]);
     assert_eq!((done.status, done.stdout.as_str()), (0, "hi\n"), "{}", done.stderr);
     assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
     assert!(done.stderr.contains("warn") && done.stderr.contains("cgroup"), "{}", done.stderr);
@@ -392,7 +392,7 @@ fn a_caller_without_the_rights() {
         (&["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"], "CAP_SYS_ADMIN"),
     ];
     for (starter, named) in starters {
-        let run = engine.command(["run", "busybox", "true"]);
+        let run = engine.command(["run", "--rm", "busybox", "true"]);
         let mut command = Command::new(starter[0]);
         command.args(&starter[1..]).arg(run.get_program()).args(run.get_args());
         command.env("MYDOCKER_ROOT", engine.root()).stdin(Stdio::null());
@@ -414,8 +414,8 @@ fn nobody_to_tell() {
     for (script, status) in [
         ("\"$0\" run --nosuch 2>/dev/full", 125),
         ("\"$0\" run --nosuch 2>&-", 125),
-        ("\"$0\" run -u nosuch busybox true 2>/dev/full", 125),
-        ("\"$0\" run --explain busybox true 2>/dev/full", 0),
+        ("\"$0\" run --rm -u nosuch busybox true 2>/dev/full", 125),
+        ("\"$0\" run --rm --explain busybox true 2>/dev/full", 0),
         ("\"$0\" --help >/dev/full", 0),
         ("\"$0\" run --help >&-", 0),
         ("\"$0\" run --dry-run busybox true >/dev/full", 125),

@@ -18,16 +18,19 @@ fn expect(done: &Done, status: i32, stdout: &str) {
 
 /// `run busybox sh -c SCRIPT`, with flags before the image.
 fn sh(engine: &Engine, flags: &[&str], script: &str) -> Done {
-    engine.run(["run"].iter().chain(flags).chain(&["busybox", "sh", "-c", script]))
+    engine.run(["run", "--rm"].iter().chain(flags).chain(&["busybox", "sh", "-c", script]))
 }
 
 /// Starts `run FLAGS busybox COMMAND` through a script of the host's bash, in which `"$@"` is the engine's command.
 fn through(engine: &Engine, script: &str, words: &[&str]) -> Running {
-    let run = engine.command(["run"].iter().chain(words));
+    let run = engine.command(["run", "--rm"].iter().chain(words));
     let mut command = Command::new("bash");
     command.args(["-c", script, "bash"]).arg(run.get_program()).args(run.get_args());
     command.env("MYDOCKER_ROOT", engine.root()).env("DIR", engine.folder()).stdin(Stdio::piped());
     let mut running = engine.spawn(command);
+    // The starter becomes the engine, and that is what the command is told from.
+    let (id, program) = (running.engine(), std::path::absolute(run.get_program()).unwrap());
+    running.wait_until("the engine", || fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe == program));
     running.wait_for_command();
     // The kernel names the new program a moment before it shows its words and its environment.
     let pid = running.pid;
@@ -75,7 +78,7 @@ fn exit_codes_are_dockers() {
         (&["--init", "busybox", "sh", "-c", "exit 42"], 42, ""),
     ];
     for (words, status, stderr) in cases {
-        let done = engine.run(["run"].iter().chain(*words));
+        let done = engine.run(["run", "--rm"].iter().chain(*words));
         assert_eq!((done.status, done.stdout.as_str()), (*status, ""), "{words:?}: {}", done.stderr);
         assert!(done.stderr.contains(stderr), "{words:?}: {}", done.stderr);
         assert_eq!(done.stderr.is_empty(), stderr.is_empty(), "{words:?}: {}", done.stderr);
@@ -87,7 +90,7 @@ fn exit_codes_are_dockers() {
 fn what_cannot_be_run_is_told_apart() {
     let Some(engine) = Engine::open() else { return };
     let bin = engine.root().join("layers/busybox/diff/bin");
-    expect(&engine.run(["run", "busybox", "true"]), 0, "");
+    expect(&engine.run(["run", "--rm", "busybox", "true"]), 0, "");
     // A program of another machine, a text, and scripts whose interpreter is not there.
     let mut other = fs::read(bin.join("busybox")).unwrap();
     other[18..20].copy_from_slice(&243u16.to_le_bytes()); // e_machine: RISC-V
@@ -99,13 +102,13 @@ fn what_cannot_be_run_is_told_apart() {
     ];
     for (name, content, status, stderr) in cases {
         support_program(&bin.join(name), content);
-        let done = engine.run(["run", "busybox", name]);
+        let done = engine.run(["run", "--rm", "busybox", name]);
         assert_eq!(done.status, status, "{name}: {}", done.stderr);
         assert!(done.stderr.contains(stderr) && done.stderr.lines().count() == 1, "{name}: {}", done.stderr);
     }
     support_program(&bin.join("good"), b"#!/bin/sh\necho \"$0 $*\"\n");
-    expect(&engine.run(["run", "busybox", "good", "a", "b c"]), 0, "/bin/good a b c\n");
-    let done = engine.run(["run", "busybox", "echo", &"x".repeat(120_000), &"y".repeat(120_000)]);
+    expect(&engine.run(["run", "--rm", "busybox", "good", "a", "b c"]), 0, "/bin/good a b c\n");
+    let done = engine.run(["run", "--rm", "busybox", "echo", &"x".repeat(120_000), &"y".repeat(120_000)]);
     assert_eq!((done.status, done.stdout.len()), (0, 240_002));
 }
 
@@ -118,10 +121,10 @@ fn support_program(path: &std::path::Path, content: &[u8]) {
 #[test]
 fn arguments_arrive_as_they_were_typed() {
     let Some(engine) = Engine::open() else { return };
-    let done =
-        engine.run(["run", "busybox", "printf", "[%s]", "a  b", "", "it's", "\"", "$HOME", "-e", "--rm", "\n", "ü"]);
+    let done = engine
+        .run(["run", "--rm", "busybox", "printf", "[%s]", "a  b", "", "it's", "\"", "$HOME", "-e", "--rm", "\n", "ü"]);
     expect(&done, 0, "[a  b][][it's][\"][$HOME][-e][--rm][\n][ü]");
-    expect(&engine.run(["run", "--", "busybox", "echo", "-n", "x"]), 0, "x");
+    expect(&engine.run(["run", "--rm", "--", "busybox", "echo", "-n", "x"]), 0, "x");
 }
 
 #[test]
@@ -163,7 +166,7 @@ fn the_third_request_to_end_is_an_order() {
     let guard = Guard::new(engine.root());
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         // PID 1 has no default reactions: `sleep` does not even notice.
-        let running = engine.start(["run", "busybox", "sleep", "1000"]);
+        let running = engine.start(["run", "--rm", "busybox", "sleep", "1000"]);
         for _ in 0..2 {
             running.signal(signal);
             std::thread::sleep(Duration::from_millis(100));
@@ -174,7 +177,7 @@ fn the_third_request_to_end_is_an_order() {
         assert_eq!(done.status, 137, "{}", done.stderr);
         assert!(done.took < Duration::from_secs(5));
         // With an init the first one is enough.
-        let running = engine.start(["run", "--init", "busybox", "sleep", "1000"]);
+        let running = engine.start(["run", "--rm", "--init", "busybox", "sleep", "1000"]);
         running.signal(signal);
         assert_eq!(running.wait().status, 128 + signal as i32);
     }
@@ -186,7 +189,7 @@ fn a_signal_during_the_start_is_not_lost() {
     let Some(engine) = Engine::open() else { return };
     let guard = Guard::new(engine.root());
     for delay in 0..20 {
-        let mut command = engine.command(["run", "--init", "busybox", "sleep", "1000"]);
+        let mut command = engine.command(["run", "--rm", "--init", "busybox", "sleep", "1000"]);
         command.stdin(Stdio::null());
         let running = engine.spawn(command);
         std::thread::sleep(Duration::from_millis(delay));
@@ -197,7 +200,7 @@ fn a_signal_during_the_start_is_not_lost() {
         assert!(done.took < Duration::from_secs(5), "after {delay} ms");
     }
     // Whatever a signal has interrupted, the next start finds nothing of it.
-    expect(&engine.run(["run", "busybox", "true"]), 0, "");
+    expect(&engine.run(["run", "--rm", "busybox", "true"]), 0, "");
     guard.check();
 }
 
@@ -205,7 +208,7 @@ fn a_signal_during_the_start_is_not_lost() {
 fn the_command_is_pid_1() {
     let Some(engine) = Engine::open() else { return };
     expect(&sh(&engine, &[], "kill -KILL $$; kill -TERM $$; kill -SEGV $$; echo alive $$"), 0, "alive 1\n");
-    let running = engine.start(["run", "busybox", "sleep", "1000"]);
+    let running = engine.start(["run", "--rm", "busybox", "sleep", "1000"]);
     assert_eq!(namespace_pid(running.pid), 1);
     assert_eq!(kernel::children(running.engine()), [running.pid]);
     // A session of its own: what is typed at the caller's terminal is not for it.
@@ -240,7 +243,7 @@ fn an_init_reaps() {
         words.iter().any(|words| words == &["sleep", "1000"]) && !words.iter().any(|words| words == &["sleep", "0.5"])
     };
     for (init, expected) in [("--rm", 1..21), ("--init", 0..1)] {
-        let mut running = engine.start(["run", init, "busybox", "sh", "-c", script]);
+        let mut running = engine.start(["run", "--rm", init, "busybox", "sh", "-c", script]);
         let end = Instant::now() + Duration::from_secs(10);
         while !over(&running) {
             assert!(Instant::now() < end, "the orphans do not end");
@@ -261,7 +264,7 @@ fn an_init_reaps() {
 fn an_init_shows_nothing_of_the_engine() {
     let Some(engine) = Engine::open() else { return };
     let secret = "-e SECRET=host";
-    let words = ["run", "--init", secret, "busybox", "sh", "-c"];
+    let words = ["run", "--rm", "--init", secret, "busybox", "sh", "-c"];
     let script = "cat /proc/1/exe /proc/1/environ /proc/1/mem /proc/1/maps 2>/dev/null | wc -c; \
         for l in exe root cwd fd/0; do readlink /proc/1/$l; done | wc -l; cat /proc/1/cmdline | tr -d '\\0'; echo; cat /proc/1/comm; \
         cat /proc/self/exe | head -c 4 | tail -c 3; echo; cat /proc/$$/environ | tr '\\0' '\\n' | grep -c PATH";
@@ -307,7 +310,7 @@ fn the_environment_is_dockers() {
     let Some(engine) = Engine::open() else { return };
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let env = |flags: &[&str]| {
-        let mut command = engine.command([&["run", "--hostname", "box"], flags, &["busybox", "env"]].concat());
+        let mut command = engine.command([&["run", "--rm", "--hostname", "box"], flags, &["busybox", "env"]].concat());
         command.env("CALLER", "yes").env("EMPTY", "").env_remove("NOSUCH").stdin(Stdio::null());
         let done = engine.finish(command);
         assert_eq!(done.status, 0, "{}", done.stderr);
@@ -338,7 +341,7 @@ fn the_callers_umask_is_not_the_containers() {
     let script = "umask; stat -c %a / /dev/null /dev/tty /etc/hosts /etc/resolv.conf /tmp /dev/shm; touch /tmp/x; stat -c %a /tmp/x";
     for umask in ["022", "077", "000", "777"] {
         let words = ["-u", "1000", "busybox", "sh", "-c", script];
-        let run = engine.command(["run"].iter().chain(&words));
+        let run = engine.command(["run", "--rm"].iter().chain(&words));
         let mut command = Command::new("bash");
         command
             .args(["-c", &format!("umask {umask}; exec \"$@\""), "bash"])
@@ -365,7 +368,7 @@ fn the_working_directory() {
         (&["-w", "/tmp/../etc/"], "/etc"),
         (&["-w", "/proc/self"], "/proc/1"),
     ] {
-        let running = engine.start([&["run"], flags, &["busybox", "sleep", "1000"]].concat());
+        let running = engine.start([&["run", "--rm"][..], flags, &["busybox", "sleep", "1000"]].concat());
         let cwd = fs::read_link(format!("/proc/{}/cwd", running.pid)).unwrap();
         running.stop();
         assert_eq!(cwd.to_str().unwrap(), expected, "{flags:?}");
@@ -377,13 +380,13 @@ fn the_working_directory() {
 #[test]
 fn entrypoint_takes_the_commands_place() {
     let Some(engine) = Engine::open() else { return };
-    expect(&engine.run(["run", "--entrypoint", "echo", "busybox", "a", "b"]), 0, "a b\n");
-    expect(&engine.run(["run", "--entrypoint", "/bin/pwd", "busybox"]), 0, "/\n");
-    expect(&engine.run(["run", "--entrypoint", "", "busybox", "echo", "x"]), 0, "x\n");
-    expect(&engine.run(["run", "--entrypoint=echo", "busybox"]), 0, "\n");
-    let done = engine.run(["run", "--entrypoint", "", "busybox"]);
+    expect(&engine.run(["run", "--rm", "--entrypoint", "echo", "busybox", "a", "b"]), 0, "a b\n");
+    expect(&engine.run(["run", "--rm", "--entrypoint", "/bin/pwd", "busybox"]), 0, "/\n");
+    expect(&engine.run(["run", "--rm", "--entrypoint", "", "busybox", "echo", "x"]), 0, "x\n");
+    expect(&engine.run(["run", "--rm", "--entrypoint=echo", "busybox"]), 0, "\n");
+    let done = engine.run(["run", "--rm", "--entrypoint", "", "busybox"]);
     assert_eq!((done.status, done.stderr.as_str()), (125, "mydocker: no command specified\n"));
-    assert_eq!(engine.run(["run", "--entrypoint", "nosuch", "busybox"]).status, 127);
+    assert_eq!(engine.run(["run", "--rm", "--entrypoint", "nosuch", "busybox"]).status, 127);
 }
 
 /// The options of the container's mount at `at`: the mount's own and the file system's.
@@ -402,10 +405,10 @@ fn read_only_is_the_root_and_not_what_is_mounted_in_it() {
     let flags = ["--read-only", "--tmpfs", "/scratch"];
     // A mount point must be in the image if its root cannot be written; docker makes it all the same.
     expect(&sh(&engine, &flags, script), 0, "");
-    let running = engine.start(["run", "--read-only", "busybox", "sleep", "1000"]);
+    let running = engine.start(["run", "--rm", "--read-only", "busybox", "sleep", "1000"]);
     assert!(mount(running.pid, "/").0.contains(&"ro".to_string()));
     running.stop();
-    let running = engine.start(["run", "busybox", "sleep", "1000"]);
+    let running = engine.start(["run", "--rm", "busybox", "sleep", "1000"]);
     assert!(mount(running.pid, "/").0.contains(&"rw".to_string()));
     running.stop();
 }
@@ -413,8 +416,18 @@ fn read_only_is_the_root_and_not_what_is_mounted_in_it() {
 #[test]
 fn tmpfs_and_shm_have_their_sizes() {
     let Some(engine) = Engine::open() else { return };
-    let words =
-        ["run", "--tmpfs", "/a", "--tmpfs", "/b:size=1m,mode=700,exec", "--tmpfs", "/c/d:ro", "--shm-size", "2m"];
+    let words = [
+        "run",
+        "--rm",
+        "--tmpfs",
+        "/a",
+        "--tmpfs",
+        "/b:size=1m,mode=700,exec",
+        "--tmpfs",
+        "/c/d:ro",
+        "--shm-size",
+        "2m",
+    ];
     let running = engine.start(words.into_iter().chain(["busybox", "sleep", "1000"]));
     let has = |at: &str, options: &[&str]| {
         let (own, of_the_system) = mount(running.pid, at);
@@ -433,7 +446,7 @@ fn tmpfs_and_shm_have_their_sizes() {
     let fill = "dd if=/dev/zero of=/b/x bs=1k count=2000 2>/dev/null; stat -c %s /b/x";
     expect(&sh(&engine, &["--tmpfs", "/b:size=1m"], fill), 0, "1048576\n");
     // And the default.
-    let running = engine.start(["run", "busybox", "sleep", "1000"]);
+    let running = engine.start(["run", "--rm", "busybox", "sleep", "1000"]);
     assert!(mount(running.pid, "/dev/shm").1.contains(&"size=65536k".to_string()));
     running.stop();
 }
@@ -476,6 +489,7 @@ fn resource_limits() {
     };
     let set = [
         "run",
+        "--rm",
         "--ulimit",
         "nofile=100:200",
         "--ulimit",
@@ -491,7 +505,7 @@ fn resource_limits() {
     assert_eq!(set["Max core file size"], "0:0");
     assert_eq!(set["Max processes"], "50:50");
     assert_eq!(set["Max cpu time"], "unlimited:unlimited");
-    let done = engine.run(["run", "--ulimit", "nofile=1:99999999999", "busybox", "true"]);
+    let done = engine.run(["run", "--rm", "--ulimit", "nofile=1:99999999999", "busybox", "true"]);
     assert_eq!(done.status, 125);
     assert!(done.stderr.contains("--ulimit") && done.stderr.contains("nofile"), "{}", done.stderr);
 }
@@ -537,7 +551,8 @@ fn the_container_ends_with_its_engine() {
         &["--name", "web", "-u", "1000"],
         &["--name", "web", "-t"],
     ] {
-        let words = [&["run"], flags, &["busybox", "sh", "-c", "sleep 1000 & sleep 1000 & sleep 1000"]].concat();
+        let words =
+            [&["run", "--rm"][..], flags, &["busybox", "sh", "-c", "sleep 1000 & sleep 1000 & sleep 1000"]].concat();
         let mut running = engine.start(words);
         let id = running.engine();
         running.wait_until("its processes", || kernel::descendants(id).len() >= 3);
@@ -551,7 +566,7 @@ fn the_container_ends_with_its_engine() {
             std::thread::sleep(Duration::from_millis(1));
         }
         // The next command, of any name, has cleaned up; and the same name is free.
-        expect(&engine.run(["run", "--name", "web", "busybox", "echo", "next"]), 0, "next\n");
+        expect(&engine.run(["run", "--rm", "--name", "web", "busybox", "echo", "next"]), 0, "next\n");
     }
     guard.check();
 }

@@ -18,7 +18,9 @@ use support::{Done, Engine, Guard};
 fn shell(engine: &Engine, script: &str) -> Done {
     let words = engine.command(["run"]);
     let mut command = Command::new("bash");
-    command.args(["-c", &format!("M() {{ {:?} run \"$@\"; }}\n{script}", words.get_program())]).stdin(Stdio::null());
+    command
+        .args(["-c", &format!("M() {{ {:?} run --rm \"$@\"; }}\n{script}", words.get_program())])
+        .stdin(Stdio::null());
     command.env("DIR", engine.folder()).env("MYDOCKER_ROOT", engine.root());
     engine.finish(command)
 }
@@ -75,7 +77,7 @@ fn a_socket_is_a_stdin_and_a_stdout() {
     let Some(engine) = Engine::open() else { return };
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let theirs = OwnedFd::from(theirs);
-    let mut command = engine.command(["run", "-i", "busybox", "tr", "a-z", "A-Z"]);
+    let mut command = engine.command(["run", "--rm", "-i", "busybox", "tr", "a-z", "A-Z"]);
     command.stdin(theirs.try_clone().unwrap()).stdout(theirs).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     drop(command);
@@ -228,7 +230,8 @@ fn a_stuck_reader_does_not_hold_us_for_ever() {
     let guard = Guard::new(engine.root());
     // Nobody reads the FIFO, whose other end stays open: the command is gone, its last bytes are not.
     let script = "mkfifo $DIR/stuck; exec 9<>$DIR/stuck
-        M busybox head -c 100000 /dev/zero > $DIR/stuck & sleep 1
+        M busybox head -c 100000 /dev/zero > $DIR/stuck &
+        until read -t 0 <&9; do sleep 0.01; done; sleep 0.5
         kill -0 $! && kill -TERM $(cat /proc/$!/task/$!/children) && wait $!";
     let done = shell(&engine, script);
     assert!(done.stderr.contains("stdout: what the command wrote is lost"), "{}", done.stderr);
@@ -294,7 +297,7 @@ fn the_callers_descriptors_keep_their_flags() {
 fn a_nonblocking_pipe_is_no_trap_for_the_command() {
     let Some(engine) = Engine::open() else { return };
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-    let mut command = engine.command(["run", "-i", "busybox", "cat"]);
+    let mut command = engine.command(["run", "--rm", "-i", "busybox", "cat"]);
     command.stdin(reader);
     let running = engine.spawn(command);
     // Longer than the command needs to ask for its first byte.

@@ -35,7 +35,7 @@ const FLAGS: [&str; 20] = [
 ];
 
 fn run(engine: &Engine, failpoint: Option<&str>, more: &[&str]) -> Done {
-    let words = [&["run"], &FLAGS[..], more, &["busybox", "true"]].concat();
+    let words = [&["run", "--rm"][..], &FLAGS[..], more, &["busybox", "true"]].concat();
     let mut command = engine.command(words);
     command.stdin(Stdio::null());
     if let Some(failpoint) = failpoint {
@@ -141,7 +141,7 @@ fn every_undo_may_be_the_last() {
 fn a_crash_while_others_run_harms_nobody() {
     let Some((engine, _)) = prepare() else { return };
     let guard = Guard::new(engine.root());
-    let mut other = engine.start(["run", "-i", "--name", "other", "busybox", "cat"]);
+    let mut other = engine.start(["run", "--rm", "-i", "--name", "other", "busybox", "cat"]);
     for point in ["rootfs.pivot:kill", "process.exec:kill", "undo.engine.folder:kill"] {
         assert_eq!(run(&engine, Some(point), &[]).status, 137);
         next(&engine, point);
@@ -174,7 +174,8 @@ fn twenty_at_a_time() {
     for round in 0..5 {
         let running: Vec<_> = (0..20)
             .map(|number| {
-                let mut command = engine.command(["run", "--name", &format!("p{number}"), "busybox", "echo", "hi"]);
+                let mut command =
+                    engine.command(["run", "--rm", "--name", &format!("p{number}"), "busybox", "echo", "hi"]);
                 command.stdin(Stdio::null());
                 engine.spawn(command)
             })
@@ -192,12 +193,12 @@ fn twenty_at_a_time() {
 #[test]
 fn of_many_with_one_name_one_wins() {
     let Some(engine) = Engine::open() else { return };
-    assert_eq!(engine.run(["run", "busybox", "true"]).status, 0);
+    assert_eq!(engine.run(["run", "--rm", "busybox", "true"]).status, 0);
     let guard = Guard::new(engine.root());
     for _ in 0..5 {
         let mut running: Vec<_> = (0..10)
             .map(|_| {
-                let mut command = engine.command(["run", "-i", "--name", "web", "busybox", "cat"]);
+                let mut command = engine.command(["run", "--rm", "-i", "--name", "web", "busybox", "cat"]);
                 command.stdin(Stdio::piped());
                 engine.spawn(command)
             })
@@ -229,7 +230,7 @@ fn crashes_at_the_same_moment_are_cleaned_up_once() {
     let guard = Guard::new(engine.root());
     for _ in 0..10 {
         let start = |failpoint: Option<&str>| {
-            let mut command = engine.command(["run", "busybox", "true"]);
+            let mut command = engine.command(["run", "--rm", "busybox", "true"]);
             command.stdin(Stdio::null());
             if let Some(point) = failpoint {
                 command.env("MYDOCKER_FAILPOINT", point);
@@ -251,12 +252,12 @@ fn crashes_at_the_same_moment_are_cleaned_up_once() {
 #[test]
 fn what_a_stranger_mounts_below_us_is_not_deleted() {
     let Some(engine) = Engine::open() else { return };
-    assert_eq!(engine.run(["run", "busybox", "true"]).status, 0);
+    assert_eq!(engine.run(["run", "--rm", "busybox", "true"]).status, 0);
     let guard = Guard::new(engine.root());
     let canary = engine.folder().join("canary");
     std::fs::create_dir(&canary).unwrap();
     std::fs::write(canary.join("data"), "alive").unwrap();
-    let mut running = engine.start(["run", "-i", "busybox", "sh", "-c", "cat; exit 7"]);
+    let mut running = engine.start(["run", "--rm", "-i", "busybox", "sh", "-c", "cat; exit 7"]);
     let containers = engine.root().join("containers");
     let place = std::fs::read_dir(&containers).unwrap().next().unwrap().unwrap().path().join("upper");
     let none = None::<&str>;
@@ -268,7 +269,7 @@ fn what_a_stranger_mounts_below_us_is_not_deleted() {
     assert!(done.stderr.contains("warn") && done.stderr.contains("something is mounted below"), "{}", done.stderr);
     assert_eq!(std::fs::read_to_string(canary.join("data")).unwrap(), "alive");
     nix::mount::umount(&place).unwrap();
-    assert_eq!(engine.run(["run", "busybox", "true"]).status, 0);
+    assert_eq!(engine.run(["run", "--rm", "busybox", "true"]).status, 0);
     assert_eq!(std::fs::read_to_string(canary.join("data")).unwrap(), "alive");
     nothing_is_left(&engine, "the stranger's mount");
     guard.check();

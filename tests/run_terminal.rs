@@ -45,7 +45,7 @@ impl Terminal {
             nix::fcntl::fcntl(fd, cloexec).unwrap();
         }
         let before = tcgetattr(&pty.slave).unwrap();
-        let run = engine.command(["run"].iter().chain(words));
+        let run = engine.command(["run", "--rm"].iter().chain(words));
         // It does not fork, because its parent is the leader of our group: the child is the engine.
         let mut command = Command::new("setsid");
         command.arg("--ctty").args(starter).arg(run.get_program()).args(run.get_args());
@@ -303,7 +303,7 @@ fn the_terminal_is_restored_when_the_engine_panics() {
     // Told on a terminal that is a terminal again: the line ends with a carriage return.
     terminal.expect("a failpoint wants it\r\n");
     assert_ne!(terminal.end(), 0);
-    assert_eq!(engine.run(["run", "busybox", "true"]).status, 0);
+    assert_eq!(engine.run(["run", "--rm", "busybox", "true"]).status, 0);
     guard.check();
 }
 
@@ -431,22 +431,23 @@ fn another_user_owns_its_terminal() {
 fn a_terminal_without_a_terminal_works_and_is_warned_of() {
     let Some(engine) = Engine::open() else { return };
     let guard = Guard::new(engine.root());
-    let done = engine.run_with_input(["run", "-ti", "busybox", "sh", "-c", "tty; read x; echo got $x"], b"hello\n");
+    let done =
+        engine.run_with_input(["run", "--rm", "-ti", "busybox", "sh", "-c", "tty; read x; echo got $x"], b"hello\n");
     assert_eq!(done.status, 0, "{}", done.stderr);
     assert!(done.stdout.contains("/dev/pts/0\r\n") && done.stdout.contains("got hello\r\n"), "{:?}", done.stdout);
     assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
     assert!(done.stderr.contains("not a terminal"), "{}", done.stderr);
     // The end of the input ends the shell.
     for _ in 0..20 {
-        let done = engine.run_with_input(["run", "-ti", "busybox", "sh"], b"echo a''b\n");
+        let done = engine.run_with_input(["run", "--rm", "-ti", "busybox", "sh"], b"echo a''b\n");
         assert_eq!(done.status, 0, "{}", done.stderr);
         assert!(done.stdout.contains("ab\r\n"), "{:?}", done.stdout);
-        assert_eq!(engine.run(["run", "-ti", "busybox", "sh"]).status, 0);
+        assert_eq!(engine.run(["run", "--rm", "-ti", "busybox", "sh"]).status, 0);
     }
-    let done = engine.run_with_input(["run", "-ti", "busybox", "cat"], b"no newline");
+    let done = engine.run_with_input(["run", "--rm", "-ti", "busybox", "cat"], b"no newline");
     assert!(done.stdout.contains("no newline"), "{:?}", done.stdout);
     // Without -i nothing is fed, and there is nothing to warn of.
-    let done = engine.run_with_input(["run", "-t", "busybox", "tty"], b"");
+    let done = engine.run_with_input(["run", "--rm", "-t", "busybox", "tty"], b"");
     assert_eq!((done.status, done.stdout.as_str(), done.stderr.as_str()), (0, "/dev/pts/0\r\n", ""));
     guard.check();
 }
@@ -475,7 +476,7 @@ fn output_larger_than_the_terminals_buffer_arrives_whole() {
     }
     // And with a file instead of a screen.
     for _ in 0..10 {
-        let done = engine.run(["run", "-t", "busybox", "seq", "30000"]);
+        let done = engine.run(["run", "--rm", "-t", "busybox", "seq", "30000"]);
         assert!(done.stdout == expected, "{} of {} bytes", done.stdout.len(), expected.len());
     }
 }
@@ -559,16 +560,26 @@ fn a_terminal_that_is_only_looked_at_keeps_its_keys() {
 fn a_caller_that_hangs_up_ends_the_shell() {
     let Some(engine) = Engine::open() else { return };
     let guard = Guard::new(engine.root());
-    let mut terminal = at_prompt(&engine);
-    let container = terminal.container();
-    // The window is closed: our end of the caller's terminal goes.
-    let (read, _write) = nix::unistd::pipe().unwrap();
-    terminal.master = read;
-    let end = Instant::now() + PATIENCE;
-    while terminal.child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < end, "does not end");
-        std::thread::sleep(Duration::from_millis(5));
+    // At its prompt; while something runs that reads nothing; while something has the keys for itself.
+    for command in ["", "sleep 1000", "vi /tmp/x"] {
+        let mut terminal = at_prompt(&engine);
+        let container = terminal.container();
+        if !command.is_empty() {
+            terminal.keys(&format!("{command}\r"));
+            let words: Vec<_> = command.split(' ').map(str::to_string).collect();
+            terminal.wait_until("the command", |_| {
+                kernel::children(container).first().is_some_and(|pid| kernel::words(*pid) == words)
+            });
+        }
+        // The window is closed: our end of the caller's terminal goes.
+        let (read, _write) = nix::unistd::pipe().unwrap();
+        terminal.master = read;
+        let end = Instant::now() + PATIENCE;
+        while terminal.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "{command:?} does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!kernel::alive(container));
     }
-    assert!(!kernel::alive(container));
     guard.check();
 }

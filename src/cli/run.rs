@@ -35,7 +35,8 @@ fn flags(command: clap::Command, rooms: &[&dyn Room]) -> clap::Command {
         );
     let command = rooms.iter().fold(command, |command, room| room.flags(command));
     // As docker: what stands behind a flag is its value, even if it begins with a minus, and is refused as one (-u -1).
-    command.mut_args(|arg| match arg.get_action() {
+    // And a flag that is said twice has its last value.
+    command.args_override_self(true).mut_args(|arg| match arg.get_action() {
         ArgAction::Set | ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
         _ => arg,
     })

@@ -5,7 +5,9 @@ use crate::container::{Lock, Record, Running};
 use crate::plan::{Dirs, Id, Journal, Leftover, Spec, When, leftover, leftovers};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use nix::poll::{PollFd, PollFlags, poll};
 use std::fs::DirBuilder;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 
 /// The exit status of a container that ended while nobody looked.
@@ -50,7 +52,7 @@ pub fn recover(dirs: &Dirs, id: &Id) -> Result<()> {
 pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
     let Leftover { id, journal } = leftover;
     let running = Running::read(dirs, &id);
-    if running.as_ref().is_some_and(Running::alive) {
+    if running.as_ref().is_some_and(|running| running.alive() && !ends_with_its_engine(dirs, &id, running)) {
         // Only its monitor is gone. `stop` and `rm -f` end it.
         return Ok(());
     }
@@ -70,6 +72,20 @@ pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
         })?;
     }
     journal.finish(&[When::End], |_| {})
+}
+
+/// Waits for a container that has no monitor, and so is dying: the kernel kills it when its engine ends, but an engine's
+/// files are closed, and its journal unlocked, a moment before that.
+fn ends_with_its_engine(dirs: &Dirs, id: &Id, running: &Running) -> bool {
+    const PATIENCE: u16 = 2000;
+    if Record::read(dirs, id).is_ok_and(|record| record.spec.detached) {
+        return false;
+    }
+    let ended = |pidfd: OwnedFd| {
+        let ready = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PATIENCE);
+        ready.is_ok_and(|count| count > 0)
+    };
+    running.pidfd().is_none_or(ended)
 }
 
 /// The exit status, if the engine got so far as to write it.

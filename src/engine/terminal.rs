@@ -100,6 +100,22 @@ impl Drop for RawMode {
     }
 }
 
+/// Tells whatever has the keys that they are gone. The kernel does so for the session's leader alone, which as PID 1
+/// takes no notice; that one reads the end of its input when the terminal closes, as soon as it reads again.
+pub fn hang_up(master: &OwnedFd) {
+    // 0: nobody is in the foreground, and to killpg it would mean us.
+    if let Ok(foreground) = nix::unistd::tcgetpgrp(master)
+        && foreground.as_raw() > 1
+    {
+        let _ = nix::sys::signal::killpg(foreground, nix::sys::signal::Signal::SIGHUP);
+    }
+}
+
+/// Whether the caller's terminal is gone: its window was closed, its line was cut.
+pub fn hung_up() -> bool {
+    tcgetattr(std::io::stdin()) == Err(Errno::EIO)
+}
+
 fn restore() {
     if let Ok(mut before) = BEFORE.try_lock()
         && let Some(before) = before.take()

@@ -2,7 +2,7 @@
 //! process ends. Then everything that it wrote is delivered before its status is told.
 
 use super::relay::{Relay, Sink};
-use super::terminal::{Farewell, RawMode, Terminal, follow_window};
+use super::terminal::{self, Farewell, RawMode, Terminal, follow_window};
 use crate::plan::{Failpoint, Launched};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
@@ -19,19 +19,19 @@ const ENDS_US: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGT
 
 /// Waits for the end of the container: its exit status.
 pub fn until_the_end(
-    launched: Launched,
+    mut launched: Launched,
     signals: SignalFd,
     mut relays: Vec<Relay>,
-    terminal: Option<Terminal>,
+    served: Option<Terminal>,
     failpoint: Option<&Failpoint>,
 ) -> Result<u8> {
     let (mut raw, mut farewell) = (None, None);
     // A child that something killed before it made its terminal has handed none up.
-    if let (Some(terminal), Some(master)) = (terminal, &launched.handed_up) {
+    if let (Some(served), Some(master)) = (served, &launched.handed_up) {
         follow_window(master);
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
         relays.push(Relay::new("stdout", master.try_clone()?, Sink::callers(stdout)));
-        if terminal.interactive {
+        if served.interactive {
             raw = RawMode::enter();
             let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
             relays.push(Relay::new("stdin", stdin, Sink::ours(master.try_clone()?)?));
@@ -42,8 +42,14 @@ pub fn until_the_end(
     let mut asked = 0;
     loop {
         let over = relays.iter().any(|relay| relay.stream == "stdin" && relay.is_over());
-        let farewell = farewell.as_mut().filter(|_| over);
-        let events = wait(&launched, &signals, &relays, farewell.map(Farewell::say))?;
+        if over && raw.is_some() && terminal::hung_up() {
+            // The caller's window is closed, so the container's is too.
+            launched.handed_up.iter().for_each(terminal::hang_up);
+            relays.clear();
+            (farewell, launched.handed_up) = (None, None);
+        }
+        let goodbye = farewell.as_mut().filter(|_| over);
+        let events = wait(&launched, &signals, &relays, goodbye.map(Farewell::say))?;
         for number in events.relays {
             relays[number].turn();
         }
