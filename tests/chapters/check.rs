@@ -58,8 +58,8 @@ pub struct Subject {
 /// What docker, the products and the students' programs say differently.
 #[derive(Clone)]
 struct Dialect {
-    /// Keeps stdin open: `-i`, `-ti`, `-it`.
-    interactive: &'static str,
+    /// Keeps stdin open, and nothing of the container afterwards, where that must be said.
+    flags: &'static [&'static str],
     /// The image's name, where it cannot be left out.
     image: Option<&'static str>,
 }
@@ -88,9 +88,9 @@ impl Subject {
     fn find_dialect(&self) -> Finding<Dialect> {
         let word = format!("word-{:x}", random(0, u64::MAX));
         let mut last = String::new();
-        for interactive in ["-i", "-ti", "-it"] {
+        for flags in [&["-i", "--rm"][..], &["-i"], &["-ti"], &["-it"]] {
             for image in [None, Some("busybox")] {
-                let dialect = Dialect { interactive, image };
+                let dialect = Dialect { flags, image };
                 let words = self.words(&dialect, &[], &["cat"]);
                 let done = self.engine.run_with_input(words, format!("{word}\n").as_bytes());
                 if done.stdout.contains(&word) {
@@ -103,7 +103,7 @@ impl Subject {
     }
 
     fn words(&self, dialect: &Dialect, flags: &[&str], command: &[&str]) -> Vec<String> {
-        let parts = [&["run", dialect.interactive], &self.extra[..], flags, dialect.image.as_slice(), command];
+        let parts = [&["run"], dialect.flags, &self.extra[..], flags, dialect.image.as_slice(), command];
         parts.concat().into_iter().map(String::from).collect()
     }
 
