@@ -58,12 +58,10 @@ pub struct Subject {
 /// What docker, the products and the students' programs say differently.
 #[derive(Clone)]
 struct Dialect {
-    /// Keeps stdin open: `-i`, `-ti`, `-it`.
-    interactive: &'static str,
+    /// Keeps stdin open, and nothing of the container afterwards, where that must be said.
+    flags: &'static [&'static str],
     /// The image's name, where it cannot be left out.
     image: Option<&'static str>,
-    /// `--rm`, where it is known: a container that is kept is no leak, but the guard could not tell.
-    remove: Option<&'static str>,
 }
 
 impl Subject {
@@ -90,11 +88,9 @@ impl Subject {
     fn find_dialect(&self) -> Finding<Dialect> {
         let word = format!("word-{:x}", random(0, u64::MAX));
         let mut last = String::new();
-        let images = [None, Some("busybox")];
-        let ways = [Some("--rm"), None].into_iter().flat_map(|remove| images.map(|image| (remove, image)));
-        for (remove, image) in ways {
-            for interactive in ["-i", "-ti", "-it"] {
-                let dialect = Dialect { interactive, image, remove };
+        for flags in [&["-i", "--rm"][..], &["-i"], &["-ti"], &["-it"]] {
+            for image in [None, Some("busybox")] {
+                let dialect = Dialect { flags, image };
                 let words = self.words(&dialect, &[], &["cat"]);
                 let done = self.engine.run_with_input(words, format!("{word}\n").as_bytes());
                 if done.stdout.contains(&word) {
@@ -107,9 +103,7 @@ impl Subject {
     }
 
     fn words(&self, dialect: &Dialect, flags: &[&str], command: &[&str]) -> Vec<String> {
-        let begin = ["run", dialect.interactive];
-        let (remove, image) = (dialect.remove.as_slice(), dialect.image.as_slice());
-        let parts = [&begin[..], remove, &self.extra, flags, image, command];
+        let parts = [&["run"], dialect.flags, &self.extra[..], flags, dialect.image.as_slice(), command];
         parts.concat().into_iter().map(String::from).collect()
     }
 
