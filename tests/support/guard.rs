@@ -161,8 +161,8 @@ impl Guard {
         let mut found = BTreeSet::new();
         for folder in ["containers", "names", "run"] {
             walk(&self.root.join(folder), &mut |path, _| {
-                // Folders that all containers share appear with the first one.
-                let shared = path.ends_with("run/journal");
+                // What all containers share appears with the first one: the journals' folder, and which boot it was.
+                let shared = path.ends_with("run/journal") || path.ends_with("run/boot");
                 if !shared {
                     found.insert(path.display().to_string());
                 }
