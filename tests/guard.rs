@@ -125,8 +125,9 @@ fn processes_of_ours_in_namespaces_of_their_own() {
     {
         let leaked = std::cell::RefCell::new(None::<Child>);
         let leak = || {
-            *leaked.borrow_mut() = Some(start(words));
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            let child = start(words);
+            wait_for_sleep(child.id());
+            *leaked.borrow_mut() = Some(child);
         };
         let repair = || {
             let mut child = leaked.borrow_mut().take().unwrap();
@@ -139,12 +140,22 @@ fn processes_of_ours_in_namespaces_of_their_own() {
     let outside = format!("--mount=/proc/{}/ns/mnt", std::process::id());
     let mut guard = Guard::new(engine.root());
     let mut stranger = start(&["nsenter", &outside, "sleep", "1000"]);
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    wait_for_sleep(stranger.id());
     let changes = guard.changes();
     let words = kernel::words(stranger.id());
     stranger.kill().unwrap();
     stranger.wait().unwrap();
     assert_eq!((words, changes), (vec!["sleep".to_string(), "1000".into()], vec![]));
+}
+
+/// Until the process, or a child of it, has become `sleep`.
+fn wait_for_sleep(pid: u32) {
+    let sleeps = |pid: &u32| kernel::words(*pid).first().is_some_and(|word| word == "sleep");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while ![pid].into_iter().chain(kernel::descendants(pid)).any(|pid| sleeps(&pid)) {
+        assert!(std::time::Instant::now() < end, "{pid} does not become `sleep`");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 
 #[test]

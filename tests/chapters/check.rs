@@ -150,7 +150,7 @@ impl Subject {
 /// A program that is not ours may run helpers in the new namespaces before the command; their words are not the
 /// command's. One that garbles the words is not waited for long.
 fn settle(running: &Running, command: &[&str]) {
-    let end = Instant::now() + Duration::from_millis(500);
+    let end = Instant::now() + Duration::from_secs(4);
     // A shell may have become the last word of its script by now.
     let became = command.last().and_then(|script| script.rsplit("exec ").next()).unwrap_or_default();
     let arrived = |words: &[String]| words == command || words.join(" ") == became;
