@@ -18,7 +18,9 @@ use support::{Done, Engine, Guard};
 fn shell(engine: &Engine, script: &str) -> Done {
     let words = engine.command(["run"]);
     let mut command = Command::new("bash");
-    command.args(["-c", &format!("M() {{ {:?} run \"$@\"; }}\n{script}", words.get_program())]).stdin(Stdio::null());
+    command
+        .args(["-c", &format!("M() {{ {:?} run --rm \"$@\"; }}\n{script}", words.get_program())])
+        .stdin(Stdio::null());
     command.env("DIR", engine.folder()).env("MYDOCKER_ROOT", engine.root());
     engine.finish(command)
 }
