@@ -1,7 +1,8 @@
 //! Starts a container that is at rest: its record and its OCI document become a spec again, and the rooms draw the plan.
 
 use super::attach::{self, Attach};
-use super::{Prepared, as_root, create, detach, recover};
+use super::stop::settled;
+use super::{Prepared, as_root, create, detach};
 use crate::container::{Lock, Record, Status, read_config, status};
 use crate::plan::{Dirs, Failpoint, Id, Plan, Room, Watch, has_owner};
 use anyhow::{Result, bail};
@@ -52,14 +53,19 @@ pub fn start_attached(
     detach(rooms, prepared, Some(lock), Some(theirs), watch, failpoint)?;
     let mut record = Record::read(dirs, id)?;
     read_config(&mut record)?;
-    attach::converse(&ours, dirs, id, &record, wanted)
+    let ended = attach::converse(&ours, dirs, id, &record, wanted)?;
+    if ended.is_some() {
+        // Whoever looks next finds it at rest, or removed.
+        let _ = settled(dirs, id);
+    }
+    Ok(ended)
 }
 
 /// The lock of a container that can be started; `None`: it runs.
 fn ready(dirs: &Dirs, id: &Id) -> Result<Option<Lock>> {
     as_root()?;
     super::make_folders(dirs)?;
-    recover(dirs, id)?;
+    settled(dirs, id)?;
     let lock = Lock::take(dirs, id)?;
     match status(&Record::read(dirs, id)?) {
         Status::Paused(_) => bail!("cannot start a paused container, try unpause instead"),

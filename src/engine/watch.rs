@@ -20,6 +20,8 @@ pub(super) struct Attended {
     stdin: Option<OwnedFd>,
     /// What was typed and the command has not taken yet.
     typed: Vec<u8>,
+    /// Nothing more is typed: the command's stdin ends after that.
+    closing: bool,
     outputs: Vec<(OwnedFd, Stream)>,
     listener: Option<OwnedFd>,
     clients: Vec<Client>,
@@ -33,7 +35,7 @@ struct Client {
     gone: bool,
 }
 
-/// More than this nobody types ahead.
+/// Who types further ahead has to wait.
 const MOST_TYPED: usize = 64 << 10;
 
 impl Attended {
@@ -68,7 +70,7 @@ impl Attended {
         let listener = listener.inspect_err(|error| log::warn!("nobody can attach: {error:#}")).ok();
         let client = |wire| Client { wire, pending: VecDeque::new(), gone: false };
         let clients = first.into_iter().map(client).collect();
-        Ok(Self { launched, stdin, typed: vec![], outputs, listener, clients })
+        Ok(Self { launched, stdin, typed: vec![], closing: false, outputs, listener, clients })
     }
 
     /// Waits for the end: the exit status, as a shell counts it.
@@ -96,7 +98,8 @@ impl Attended {
         ];
         let outputs = if stuck { 0 } else { self.outputs.len() };
         fds.extend(self.outputs[..outputs].iter().map(|(fd, _)| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
-        fds.extend(self.clients.iter().map(|client| PollFd::new(client.wire.as_fd(), client.interest())));
+        let hears = self.typed.len() < MOST_TYPED;
+        fds.extend(self.clients.iter().map(|client| PollFd::new(client.wire.as_fd(), client.interest(hears))));
         fds.extend(self.listener.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
         let typed = self.stdin.as_ref().filter(|_| !self.typed.is_empty());
         fds.extend(typed.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLOUT)));
@@ -162,13 +165,8 @@ impl Attended {
             Ok(size) => size,
         };
         match (message[0], &message[1..size]) {
-            (INPUT, bytes) if self.typed.len() < MOST_TYPED => self.typed.extend_from_slice(bytes),
-            (CLOSED, _) if self.launched.handed_up.is_none() => {
-                self.pass_on();
-                if self.typed.is_empty() {
-                    self.stdin = None;
-                }
-            }
+            (INPUT, bytes) => self.typed.extend_from_slice(bytes),
+            (CLOSED, _) => self.closing = self.launched.handed_up.is_none(),
             (WINDOW, [a, b, c, d]) => {
                 let size = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
                 self.launched.handed_up.iter().for_each(|master| {
@@ -191,12 +189,17 @@ impl Attended {
             }
         }
         self.typed = Vec::new();
+        if self.closing {
+            self.stdin = None;
+        }
     }
 }
 
 impl Client {
-    fn interest(&self) -> PollFlags {
-        if self.pending.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT }
+    /// `hears`: there is room for what he types.
+    fn interest(&self, hears: bool) -> PollFlags {
+        let input = if hears { PollFlags::POLLIN } else { PollFlags::empty() };
+        if self.pending.is_empty() { input } else { input | PollFlags::POLLOUT }
     }
 
     fn say(&mut self, message: &[u8]) {
