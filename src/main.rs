@@ -22,6 +22,7 @@ const COMMANDS: &[Command] = &[
     cli::LOGS,
     cli::INSPECT,
     cli::EXEC,
+    cli::ATTACH,
     cli::TOP,
     cli::STATS,
     cli::PAUSE,
@@ -29,6 +30,7 @@ const COMMANDS: &[Command] = &[
     cli::RENAME,
     cli::UPDATE,
     cli::PORT,
+    cli::CONTAINER,
     cli::DOCTOR,
 ];
 

@@ -5,6 +5,13 @@
 
 mod support;
 
+/// An engine whose containers stay.
+fn open() -> Option<Engine> {
+    let mut engine = Engine::open()?;
+    engine.keeps = true;
+    Some(engine)
+}
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -69,7 +76,7 @@ fn folder(engine: &Engine, id: &str) -> PathBuf {
 
 #[test]
 fn a_detached_container_lives_until_it_is_stopped() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let id = detached(&engine, &["--name", "web"], &POLITE);
     assert_eq!(id.len(), 64);
@@ -92,7 +99,7 @@ fn a_detached_container_lives_until_it_is_stopped() {
 /// docker's: the caller of `run -d … | cat` sees the end of the pipe at once.
 #[test]
 fn run_d_holds_nothing_of_the_callers() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let begun = Instant::now();
     // `finish` waits for the end of both pipes, which a monitor that kept them would hold open.
@@ -118,7 +125,7 @@ fn run_d_holds_nothing_of_the_callers() {
 /// What the caller left open (`3>file`) reaches neither the monitor nor the command.
 #[test]
 fn descriptors_of_the_caller_are_closed() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let run = engine.command(["run"]);
     let mut command = std::process::Command::new("bash");
@@ -139,7 +146,7 @@ fn descriptors_of_the_caller_are_closed() {
 
 #[test]
 fn logs_keep_both_streams_and_every_line() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let script = "echo one; echo two >&2; printf 'no end'; seq 1 5000 >&2";
     detached(&engine, &["--name", "web"], &["sh", "-c", script]);
@@ -160,7 +167,7 @@ fn logs_keep_both_streams_and_every_line() {
 
 #[test]
 fn logs_follow_until_the_end() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     detached(&engine, &["--name", "web"], &["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done"]);
     let done = engine.run(["logs", "-f", "web"]);
@@ -172,7 +179,7 @@ fn logs_follow_until_the_end() {
 /// 100 MB without a line end: neither the log nor the monitor grows without bound.
 #[test]
 fn a_line_without_end_is_bounded() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let flags = ["--name", "web", "--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
     let id = detached(&engine, &flags, &["sh", "-c", "head -c 100M /dev/zero | tr '\\0' x; sleep 100"]);
@@ -195,7 +202,7 @@ fn a_line_without_end_is_bounded() {
 
 #[test]
 fn escape_codes_stay_data() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let id = detached(&engine, &["--label", "x=\u{1b}[31m"], &["printf", "\\033[31m\\377\\000x\\n"]);
     engine.ok(&["wait", &id]);
@@ -207,7 +214,7 @@ fn escape_codes_stay_data() {
 
 #[test]
 fn exit_codes_are_dockers() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let cases: [(&[&str], i32, &str); 12] = [
         (&["logs", "nope"], 1, "No such container: nope"),
@@ -231,7 +238,7 @@ fn exit_codes_are_dockers() {
 
 #[test]
 fn commands_on_a_created_container() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let id = engine.ok(&["create", "--name", "web", "busybox", "sh", "-c", "echo hi"]);
     assert_eq!(engine.inspect("web", "{{.State.Status}} {{.State.StartedAt}}"), "created 0001-01-01T00:00:00Z");
@@ -250,7 +257,7 @@ fn commands_on_a_created_container() {
 
 #[test]
 fn run_keeps_what_ended_and_rm_does_not() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     assert_eq!(engine.run(["run", "--name", "one", "busybox", "sh", "-c", "echo x > /kept; exit 3"]).status, 3);
     assert_eq!(engine.inspect("one", "{{.State.Status}} {{.State.ExitCode}}"), "exited 3");
@@ -268,7 +275,7 @@ fn run_keeps_what_ended_and_rm_does_not() {
 
 #[test]
 fn an_ambiguous_prefix_lists_the_matches() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let mut ids: Vec<String> = Vec::new();
     let (first, second) = loop {
@@ -291,7 +298,7 @@ fn an_ambiguous_prefix_lists_the_matches() {
 /// SIGTERM is ignored by a PID 1 without a handler: SIGKILL after the time.
 #[test]
 fn a_container_that_ignores_sigterm_is_killed() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     detached(&engine, &["--name", "web", "--stop-timeout", "1"], &["sleep", "100"]);
     let begun = Instant::now();
@@ -305,7 +312,7 @@ fn a_container_that_ignores_sigterm_is_killed() {
 
 #[test]
 fn pause_stops_every_process_and_stop_still_works() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     detached(&engine, &["--name", "web"], &["sh", "-c", "trap 'exit 7' TERM; while :; do echo x; sleep 0.01; done"]);
     let pid = pid(&engine, "web");
@@ -331,7 +338,7 @@ fn pause_stops_every_process_and_stop_still_works() {
 
 #[test]
 fn rename_moves_the_name() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     engine.ok(&["create", "--name", "one", "busybox", "true"]);
     engine.ok(&["create", "--name", "two", "busybox", "true"]);
@@ -348,7 +355,7 @@ fn rename_moves_the_name() {
 
 #[test]
 fn twenty_want_one_name() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     engine.ok(&["create", "--name", "first", "busybox", "true"]);
     let all: Vec<_> =
@@ -362,7 +369,7 @@ fn twenty_want_one_name() {
 
 #[test]
 fn a_policy_starts_it_again_and_stop_ends_that() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     detached(&engine, &["--name", "web", "--restart", "on-failure:2"], &["sh", "-c", "echo run; exit 1"]);
     assert_eq!(engine.ok(&["wait", "web"]), "1");
@@ -384,7 +391,7 @@ fn a_policy_starts_it_again_and_stop_ends_that() {
 
 #[test]
 fn a_killed_monitor_leaves_a_container_that_can_be_found_and_ended() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     for rm in [&["--rm"][..], &[]] {
         let flags: Vec<&str> = ["--name", "web"].iter().chain(rm).copied().collect();
@@ -410,7 +417,7 @@ fn a_killed_monitor_leaves_a_container_that_can_be_found_and_ended() {
 /// The record says a number that a stranger has by now: the stranger lives.
 #[test]
 fn a_stranger_with_the_same_pid_lives() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let id = detached(&engine, &["--name", "web"], &POLITE);
     let mut stranger = std::process::Command::new("sleep").arg("100").spawn().unwrap();
@@ -434,7 +441,7 @@ fn a_stranger_with_the_same_pid_lives() {
 
 #[test]
 fn unknown_fields_survive_and_torn_records_can_be_removed() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let id = engine.ok(&["create", "--name", "web", "busybox", "true"]);
     let path = folder(&engine, &id).join("container.json");
@@ -464,7 +471,7 @@ fn unknown_fields_survive_and_torn_records_can_be_removed() {
 
 #[test]
 fn limits_can_be_changed_while_it_runs() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     detached(&engine, &["--name", "web", "-m", "64m"], &POLITE);
     let pid = pid(&engine, "web");
@@ -483,7 +490,7 @@ fn limits_can_be_changed_while_it_runs() {
 
 #[test]
 fn an_out_of_memory_kill_is_written_down() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     detached(&engine, &["--name", "web", "-m", "16m"], &["tail", "/dev/zero"]);
     assert_eq!(engine.ok(&["wait", "web"]), "137");

@@ -5,6 +5,13 @@
 
 mod support;
 
+/// An engine whose containers stay.
+fn open() -> Option<Engine> {
+    let mut engine = Engine::open()?;
+    engine.keeps = true;
+    Some(engine)
+}
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 use support::{Done, Engine, Guard};
@@ -71,7 +78,7 @@ fn tell(table: &BTreeMap<String, usize>) {
 }
 
 fn sweep(row: &str, words: &[&str], before: &dyn Fn(&Engine), with_undo: bool) {
-    let Some(mut engine) = Engine::open() else { return };
+    let Some(mut engine) = open() else { return };
     engine.limit = Duration::from_secs(30);
     engine.run(["run", "--rm", "busybox", "true"]);
     before(&engine);
@@ -136,7 +143,7 @@ fn exec() {
 /// `stop` and `rm` have no plan but the undo list; each of its entries is a place to die.
 #[test]
 fn stop_and_rm() {
-    let Some(engine) = Engine::open() else { return };
+    let Some(engine) = open() else { return };
     let undos = undos(&engine, &["run", "--name", "web", "busybox", "true"]);
     engine.run(["rm", "-f", "web"]);
     let mut table = BTreeMap::new();

@@ -26,6 +26,7 @@ const COMMANDS: &[Command] = &[
     cli::UNPAUSE,
     cli::RENAME,
     cli::UPDATE,
+    cli::CONTAINER,
 ];
 
 fn main() -> ExitCode {

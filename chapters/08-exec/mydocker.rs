@@ -25,7 +25,9 @@ const COMMANDS: &[Command] = &[
     cli::UNPAUSE,
     cli::RENAME,
     cli::UPDATE,
+    cli::CONTAINER,
     cli::EXEC,
+    cli::ATTACH,
     cli::TOP,
     cli::STATS,
 ];

@@ -1,12 +1,12 @@
 //! `mydocker pause`, `unpause`, `rename`, `update`, `port`, and `container prune`.
 
 use super::watch::{Teller, Telling};
-use super::{Command, Context, container, containers, each, print, string, strings};
-use crate::container::{find, restart};
+use super::{Command, Context, container, containers, each, flag, print, string, strings};
+use crate::container::{Moment, Record, Status, find, list, restart, status};
 use crate::engine;
-use crate::plan::Name;
+use crate::plan::{Name, has_owner};
 use anyhow::{Result, bail};
-use clap::Arg;
+use clap::{Arg, ArgAction};
 
 pub const PAUSE: Command = Command {
     name: "pause",
@@ -61,6 +61,76 @@ pub const UPDATE: Command = Command {
         }))
     },
 };
+
+pub const CONTAINER: Command = Command {
+    name: "container",
+    about: "`container prune`: remove every container at rest",
+    flags: |command, _| {
+        let yes = flag("force", "Do not ask").short('f');
+        let filter = Arg::new("filter").long("filter").value_name("until=TIME|label=NAME").action(ArgAction::Append);
+        let prune = clap::Command::new("prune").about("Remove every container at rest");
+        let prune = prune.args([yes, filter.help("Only those that match")]);
+        command.subcommand_required(true).subcommand(prune)
+    },
+    act: |context, said| match said.subcommand() {
+        Some(("prune", said)) => prune(context, said),
+        _ => bail!("container: there is `container prune`; every other word goes without `container`"),
+    },
+};
+
+fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
+    let mut wanted: Vec<Box<dyn Fn(&Record) -> bool>> = Vec::new();
+    for text in strings(said, "filter") {
+        match text.split_once('=') {
+            Some(("until", time)) => {
+                let moment = Moment::parse("--filter: until", time)?.0;
+                wanted.push(Box::new(move |record| record.created < moment));
+            }
+            Some((kind @ ("label" | "label!"), label)) => {
+                let (name, value) = label.split_once('=').map_or((label, None), |(name, value)| (name, Some(value)));
+                let (name, value, has) = (name.to_string(), value.map(str::to_string), kind == "label");
+                wanted.push(Box::new(move |record| {
+                    let found = record.life().labels.get(&name);
+                    found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found)) == has
+                }));
+            }
+            _ => bail!("--filter: invalid filter '{}': there are until and label", text.escape_debug()),
+        }
+    }
+    if !said.get_flag("force") {
+        print("WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] ")?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(0);
+        }
+    }
+    engine::as_root()?;
+    engine::recover_all(&context.dirs);
+    let (mut removed, mut freed, mut failed) = (String::new(), 0, 0);
+    for record in list(&context.dirs) {
+        let id = &record.spec.id;
+        let at_rest = matches!(status(&record), Status::Created | Status::Exited) && !has_owner(&context.dirs, id);
+        if !at_rest || !wanted.iter().all(|wanted| wanted(&record)) {
+            continue;
+        }
+        let size = super::ps::tree_size(&record.spec.folder().join("upper"));
+        match engine::remove(&context.dirs, id, false, false, context.failpoint.as_ref()) {
+            Ok(()) => {
+                removed.push_str(&format!("{id}\n"));
+                freed += size;
+            }
+            Err(error) => {
+                super::tell(&format!("{error:#}"));
+                failed = 1;
+            }
+        }
+    }
+    let head = if removed.is_empty() { "" } else { "Deleted Containers:\n" };
+    let gap = if removed.is_empty() { "" } else { "\n" };
+    print(&format!("{head}{removed}{gap}Total reclaimed space: {}\n", super::ps::decimal(freed)))?;
+    Ok(failed)
+}
 
 pub const PORT: Command = Command {
     name: "port",

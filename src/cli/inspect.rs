@@ -111,7 +111,7 @@ fn time(moment: Option<Timestamp>) -> String {
 
 fn state(record: &Record, status: &Status) -> Value {
     let (rest, running) = (&record.rest, status.running());
-    let mut state = json!({
+    json!({
         "Status": status.word(),
         "Running": running.is_some() || matches!(status, Status::Restarting),
         "Paused": matches!(status, Status::Paused(_)),
@@ -123,11 +123,7 @@ fn state(record: &Record, status: &Status) -> Value {
         "Error": rest.error,
         "StartedAt": time(running.map(|running| running.started_at).or(rest.started_at)),
         "FinishedAt": time(rest.finished_at),
-    });
-    if let Some(health) = record.health() {
-        state["Health"] = health;
-    }
-    state
+    })
 }
 
 fn config(record: &Record) -> Value {
@@ -155,10 +151,6 @@ fn config(record: &Record) -> Value {
         "Labels": life.labels,
         "StopSignal": format!("{}", spec.stop_signal),
         "StopTimeout": life.stop_timeout,
-        "Healthcheck": life.health.as_ref().map(|health| json!({
-            "Test": health.test, "Interval": health.interval.as_nanos() as u64, "Timeout": health.timeout.as_nanos() as u64,
-            "StartPeriod": health.start_period.as_nanos() as u64, "Retries": health.retries,
-        })),
     })
 }
 

@@ -16,7 +16,7 @@ pub mod template;
 mod top;
 mod watch;
 
-pub use change::{PAUSE, PORT, RENAME, UNPAUSE, UPDATE};
+pub use change::{CONTAINER, PAUSE, PORT, RENAME, UNPAUSE, UPDATE};
 pub use doctor::DOCTOR;
 pub use end::{KILL, RM, STOP, WAIT};
 pub use exec::EXEC;
@@ -24,7 +24,7 @@ pub use inspect::INSPECT;
 pub use logs::LOGS;
 pub use ps::PS;
 pub use run::{CREATE, RUN};
-pub use start::{RESTART, START};
+pub use start::{ATTACH, RESTART, START};
 pub use stats::STATS;
 pub use top::TOP;
 
@@ -61,7 +61,7 @@ const ENGINE_FAILED: u8 = 125;
 
 /// Parses, dispatches, prints the error.
 pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
-    let typed: Vec<_> = std::env::args_os().collect();
+    let typed = without_container(std::env::args_os().collect(), commands);
     let said = match parser(rooms, commands, &typed).try_get_matches_from(&typed) {
         Ok(said) => said,
         Err(error) => return misunderstood(&error, commands, &typed),
@@ -79,6 +79,23 @@ pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
         Err(error) => Err(anyhow::anyhow!("--root: {error}")),
     };
     ExitCode::from(result.unwrap_or_else(|error| failed(name, &error)))
+}
+
+/// Docker's longer form: `container ls`, `container rm`; all but `container prune` mean the short one.
+fn without_container(mut typed: Vec<OsString>, commands: &[Command]) -> Vec<OsString> {
+    let Some(at) = typed.iter().position(|word| word == "container") else { return typed };
+    let options_before = typed[1..at].iter().all(|word| word.as_encoded_bytes().starts_with(b"-"));
+    let root_before = at == 3 && typed[1] == "--root";
+    let Some(next) = typed.get(at + 1).and_then(|word| word.to_str()).filter(|_| options_before || root_before) else {
+        return typed;
+    };
+    match next {
+        "ls" | "list" => typed[at + 1] = "ps".into(),
+        next if commands.iter().any(|command| command.name == next) => {}
+        _ => return typed,
+    }
+    typed.remove(at);
+    typed
 }
 
 /// Only a command that was typed gets its flags: to lay out those of all the others would cost every start of a

@@ -7,11 +7,12 @@ use super::template::Template;
 use super::{Command, Context, flag, print, string, strings};
 use crate::container::{Record, Status, human, list, status};
 use crate::engine;
-use crate::plan::Dirs;
+use crate::plan::{Dirs, Id, journals};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub const PS: Command = Command {
                 .short('f')
                 .value_name("NAME=VALUE")
                 .action(ArgAction::Append)
-                .help("Only those that match: id name label status exited ancestor before since health"),
+                .help("Only those that match: id name label status exited ancestor before since"),
             Arg::new("format").long("format").value_name("FORMAT").help("table, json or a Go template"),
         ])
     },
@@ -101,12 +102,24 @@ fn alive(status: &Status) -> bool {
     matches!(status, Status::Running(_) | Status::Paused(_) | Status::Restarting)
 }
 
-/// All containers, after what killed engines left has been seen to.
+/// All containers, after what killed engines left has been seen to: whatever has a journal and does not run. One that
+/// runs needs no look at its journal.
 fn look(dirs: &Dirs) -> Vec<Seen> {
-    if nix::unistd::geteuid().is_root() && dirs.run.join("journal").exists() {
-        engine::recover_all(dirs);
+    let see =
+        || -> Vec<Seen> { list(dirs).into_iter().map(|record| Seen { status: status(&record), record }).collect() };
+    let seen = see();
+    let runs: HashSet<&str> =
+        seen.iter().filter(|one| one.status.running().is_some()).map(|one| one.record.spec.id.as_str()).collect();
+    let over: Vec<Id> = journals(dirs).into_iter().filter(|id| !runs.contains(id.as_str())).collect();
+    if over.is_empty() || !nix::unistd::geteuid().is_root() {
+        return seen;
     }
-    list(dirs).into_iter().map(|record| Seen { status: status(&record), record }).collect()
+    for id in over {
+        if let Err(error) = engine::recover(dirs, &id) {
+            log::warn!("container {}, whose engine died: {error:#}", id.short());
+        }
+    }
+    see()
 }
 
 /// Rows as a table, or each through a template.
@@ -183,8 +196,7 @@ fn in_words(record: &Record, status: &Status, now: Timestamp) -> String {
     match status {
         Status::Created => "Created".to_string(),
         Status::Running(running) => {
-            let health = record.health_word().map(|word| format!(" ({word})")).unwrap_or_default();
-            format!("Up {}{health}", human(since(running.started_at, now)))
+            format!("Up {}", human(since(running.started_at, now)))
         }
         Status::Paused(running) => format!("Up {} (Paused)", human(since(running.started_at, now))),
         Status::Restarting => format!("Restarting ({}) {ended} ago", rest.exit_code),

@@ -4,7 +4,7 @@ use super::run::{telling, telling_flags};
 use super::watch::{Teller, Telling};
 use super::{Command, Context, containers, each, flag, string, strings};
 use crate::container::{Missing, Record, find, list, seconds};
-use crate::engine::{self, Timeout};
+use crate::engine::{self, Attach, Timeout};
 use crate::plan::{Restart, dry_run};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgMatches};
@@ -19,9 +19,51 @@ pub const START: Command = Command {
                 flag("all-restartable", "Everything with a restart policy that was not stopped by its user (at boot)"),
             ])
             .args(telling_flags())
+            .args(attach_flags())
+            .args([
+                flag("attach", "Stay with it, and end with its exit status").short('a'),
+                flag("interactive", "Pass stdin on").short('i'),
+            ])
     },
     act: act_start,
 };
+
+pub const ATTACH: Command = Command {
+    name: "attach",
+    about: "Stay with a container that runs: see what it writes, type into it",
+    flags: |command, _| {
+        command.args(attach_flags()).args([super::container(), flag("no-stdin", "Do not pass stdin on")])
+    },
+    act: |context, said| {
+        let id = find(&context.dirs, string(said, "container").unwrap_or_default())?;
+        let wanted = Attach { input: !said.get_flag("no-stdin"), ..wanted(said)? };
+        Ok(engine::attach(&context.dirs, &id, &wanted)?.unwrap_or(0))
+    },
+};
+
+/// `--detach-keys`, `--sig-proxy`.
+fn attach_flags() -> [Arg; 2] {
+    [
+        Arg::new("detach-keys").long("detach-keys").value_name("KEYS").help("Keys that leave it alone (ctrl-p,ctrl-q)"),
+        Arg::new("sig-proxy")
+            .long("sig-proxy")
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("true")
+            .default_missing_value("true")
+            .value_parser(clap::value_parser!(bool))
+            .help("Pass signals on"),
+    ]
+}
+
+fn wanted(said: &ArgMatches) -> Result<Attach> {
+    let mut wanted = Attach { signals: said.get_one("sig-proxy").copied().unwrap_or(true), ..Attach::default() };
+    if let Some(keys) = string(said, "detach-keys") {
+        wanted.detach_keys = engine::detach_keys(keys)?;
+    }
+    Ok(wanted)
+}
 
 pub const RESTART: Command = Command {
     name: "restart",
@@ -57,6 +99,15 @@ fn act_start(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     }
     if said.get_many::<String>("containers").is_none() {
         bail!("which container? (hint: mydocker start NAME)");
+    }
+    if said.get_flag("attach") || said.get_flag("interactive") {
+        let words: Vec<&str> = strings(said, "containers").collect();
+        let [word] = words[..] else { bail!("you cannot start and attach multiple containers at once") };
+        let (id, wanted) =
+            (find(&context.dirs, word)?, Attach { input: said.get_flag("interactive"), ..wanted(said)? });
+        let (mut teller, failpoint) = (Teller::new(telling(said)), context.failpoint.clone());
+        let ended = engine::start_attached(context.rooms, &context.dirs, &id, &wanted, &mut teller, failpoint)?;
+        return Ok(ended.unwrap_or(0));
     }
     Ok(each(strings(said, "containers"), |word| {
         let id = find(&context.dirs, word)?;

@@ -136,7 +136,7 @@ pub fn status(record: &Record) -> Status {
     // Its process has ended, and its engine is about to write that down.
     let ending = said.is_some();
     match said.filter(Running::alive) {
-        Some(running) if frozen(&running) => Status::Paused(running),
+        Some(running) if dirs.running(id).join(PAUSED).exists() && frozen(&running) => Status::Paused(running),
         Some(running) => Status::Running(running),
         None if record.rest.finished_at.is_none() && !ending => Status::Created,
         None if record.life().restart != crate::plan::Restart::No && !record.rest.stopped && has_owner(dirs, id) => {
@@ -145,6 +145,9 @@ pub fn status(record: &Record) -> Status {
         None => Status::Exited,
     }
 }
+
+/// In the run-time folder of a container that `pause` has been to: without it nobody need ask for its freezer.
+pub const PAUSED: &str = "paused";
 
 /// Whether its cgroup is frozen.
 fn frozen(running: &Running) -> bool {

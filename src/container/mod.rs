@@ -16,7 +16,7 @@ mod settings;
 
 pub use duration::{Moment, human, parse_duration};
 pub use find::{Missing, find, list};
-pub use live::{Running, Status, status};
+pub use live::{PAUSED, Running, Status, status};
 pub use lock::Lock;
 pub use log::{LogWriter, Stream};
 pub use logs::{Line, Reader};

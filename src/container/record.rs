@@ -87,16 +87,6 @@ impl Record {
         rest.iter().fold(first, |line, argument| line + " " + &word(argument))
     }
 
-    /// How its health is, in docker's word; `None` without a check.
-    pub fn health_word(&self) -> Option<&'static str> {
-        None
-    }
-
-    /// The same with its last checks, as docker's document has it.
-    pub fn health(&self) -> Option<Value> {
-        None
-    }
-
     /// The name, if it has one, else its short id.
     pub fn name(&self) -> &str {
         self.spec.name.as_ref().map_or(self.spec.id.short(), |name| name.as_str())

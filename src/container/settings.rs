@@ -1,11 +1,9 @@
 //! The room: what `run` and `create` say about a container's life.
 
-use super::duration::parse_duration;
-use crate::plan::{Health, Life, LogConfig, LogDriver, Plan, Restart, Room, Spec};
+use crate::plan::{Life, LogConfig, LogDriver, Plan, Restart, Room, Spec};
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// The room.
 pub struct Container;
@@ -38,15 +36,6 @@ impl Room for Container {
             value("cidfile", "FILE", "Write the container's id to a new file"),
             value("log-driver", "DRIVER", "json-file, local or none"),
             list(value("log-opt", "NAME=VALUE", "max-size=10m, max-file=3")),
-            value("health-cmd", "COMMAND", "Command whose exit status tells whether it is healthy"),
-            value("health-interval", "DURATION", "Between two checks (30s)"),
-            value("health-timeout", "DURATION", "A check that takes longer has failed (30s)"),
-            value("health-start-period", "DURATION", "Failures do not count so long after the start (0s)"),
-            value("health-retries", "COUNT", "So many failures in a row mean unhealthy (3)"),
-            Arg::new("no-healthcheck")
-                .long("no-healthcheck")
-                .action(ArgAction::SetTrue)
-                .help("Ignore the image's check"),
         ])
     }
 
@@ -66,7 +55,6 @@ impl Room for Container {
             restart,
             stop_timeout,
             log: log_config(string("log-driver"), strings("log-opt"))?,
-            health: health(said)?,
             rooms: vec![],
         });
         Ok(())
@@ -181,34 +169,6 @@ fn bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     text[..end].parse::<u64>().ok()?.checked_mul(factor)
-}
-
-/// The user's check in docker's form; `None` if there is none.
-fn health(said: &ArgMatches) -> Result<Option<Health>> {
-    let string = |name| said.get_one::<String>(name).map(String::as_str);
-    let duration = |name: &str, default: u64| match said.get_one::<String>(name) {
-        None => Ok(Duration::from_secs(default)),
-        Some(text) => match parse_duration(text) {
-            Some(duration) if duration.is_zero() => Ok(Duration::from_secs(default)),
-            Some(duration) if duration >= Duration::from_millis(1) => Ok(duration),
-            _ => bail!("--{name}: `{}` is not a duration of at least 1ms", text.escape_debug()),
-        },
-    };
-    let (interval, timeout) = (duration("health-interval", 30)?, duration("health-timeout", 30)?);
-    let start_period = duration("health-start-period", 0)?;
-    let retries = match string("health-retries").map(str::parse::<u32>) {
-        None | Some(Ok(0)) => 3,
-        Some(Ok(retries)) => retries,
-        Some(Err(_)) => {
-            bail!("--health-retries: `{}` is not a number", string("health-retries").unwrap_or_default().escape_debug())
-        }
-    };
-    let Some(command) = string("health-cmd").filter(|command| !command.is_empty()) else { return Ok(None) };
-    if said.get_flag("no-healthcheck") {
-        bail!("--no-healthcheck conflicts with --health-* options");
-    }
-    let test = vec!["CMD-SHELL".to_string(), command.to_string()];
-    Ok(Some(Health { test, interval, timeout, start_period, retries }))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{as_root, recover};
 use crate::cgroup::Freezer;
-use crate::container::{Lock, Record, Running, Status, link_target, read_config, status};
+use crate::container::{Lock, PAUSED, Record, Running, Status, link_target, read_config, status};
 use crate::plan::{Dirs, Failpoint, Id, Name, Options, Plan, Restart, Room, Undo, Watch, perform_host};
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
@@ -13,6 +13,8 @@ pub fn pause(dirs: &Dirs, id: &Id) -> Result<()> {
     let _lock = locked(dirs, id)?;
     match status(&Record::read(dirs, id)?) {
         Status::Running(running) => {
+            let mark = dirs.running(id).join(PAUSED);
+            fs::write(&mark, "").with_context(|| format!("cannot write `{}`", mark.display()))?;
             freezer(&running, id)?.freeze().with_context(|| format!("cannot pause container {}", id.short()))
         }
         Status::Paused(_) => bail!("container {} is already paused", id.short()),

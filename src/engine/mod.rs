@@ -3,6 +3,7 @@
 //!
 //! It is handed the list of rooms and knows none of them by name.
 
+mod attach;
 mod boot;
 mod change;
 mod create;
@@ -19,6 +20,7 @@ mod terminal;
 mod wait;
 mod watch;
 
+pub use attach::{Attach, attach, detach_keys};
 pub use change::{pause, rename, unpause, update};
 pub use create::create;
 pub use exec::{Exec, exec, prepare_exec};
@@ -26,7 +28,7 @@ pub use monitor::detach;
 pub use recover::{make_folders, recover, recover_all, take_over};
 pub use remove::remove;
 pub use report::{Told, words};
-pub use start::{load, start};
+pub use start::{load, start, start_attached};
 pub use stop::{Timeout, kill, stop, wait};
 
 use crate::plan::{Dirs, Failpoint, Failure, Id, ImageConfig, Journal, Name, Options, Plan, Room, Spec};
@@ -106,7 +108,7 @@ pub fn run_detached(request: Request<'_>, watch: &mut dyn Watch, failpoint: Opti
     let rooms = request.rooms;
     let prepared = prepare(request)?;
     let id = prepared.spec.id.clone();
-    detach(rooms, prepared, None, watch, failpoint)?;
+    detach(rooms, prepared, None, None, watch, failpoint)?;
     Ok(id)
 }
 

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::ForkResult;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Docker's: the wait before a restart doubles from the first to the second, and begins anew after so long a life.
@@ -31,6 +31,7 @@ pub fn detach(
     rooms: &[&dyn Room],
     prepared: Prepared,
     lock: Option<Lock>,
+    wire: Option<OwnedFd>,
     watch: &mut dyn Watch,
     failpoint: Option<Failpoint>,
 ) -> Result<()> {
@@ -38,7 +39,7 @@ pub fn detach(
     match sys::fork().context("cannot fork the monitor")? {
         ForkResult::Child => {
             drop(read);
-            become_monitor(rooms, prepared, lock, File::from(write), watch, failpoint)
+            become_monitor(rooms, prepared, lock, wire, File::from(write), watch, failpoint)
         }
         ForkResult::Parent { child } => {
             drop(write);
@@ -60,11 +61,12 @@ fn become_monitor(
     rooms: &[&dyn Room],
     prepared: Prepared,
     lock: Option<Lock>,
+    wire: Option<OwnedFd>,
     mut report: File,
     watch: &mut dyn Watch,
     failpoint: Option<Failpoint>,
 ) -> ! {
-    let begun = Monitor::begin(rooms, prepared, watch, failpoint);
+    let begun = Monitor::begin(rooms, prepared, wire, watch, failpoint);
     drop(lock);
     let told = begun.as_ref().err().map(|error| {
         let (line, status) = words(error);
@@ -112,6 +114,7 @@ impl<'a> Monitor<'a> {
     fn begin(
         rooms: &'a [&'a dyn Room],
         prepared: Prepared,
+        wire: Option<OwnedFd>,
         watch: &mut dyn Watch,
         failpoint: Option<Failpoint>,
     ) -> Result<(Self, Attended)> {
@@ -125,7 +128,7 @@ impl<'a> Monitor<'a> {
         let journal = Journal::begin(&spec.dirs, &spec.id, undo_list(&prepared.plan), goes_with_its_engine(spec))?;
         let log_config = spec.life.as_ref().map_or_else(LogConfig::default, |life| life.log.clone());
         let mut registrar = Registrar { watch, spec };
-        match Attended::launch(&prepared, &mut registrar, failpoint.clone()) {
+        match Attended::launch(&prepared, wire, &mut registrar, failpoint.clone()) {
             Ok(attended) => {
                 let log = LogWriter::open(&spec.folder(), &log_config);
                 let (dirs, id) = (spec.dirs.clone(), spec.id.clone());
@@ -229,7 +232,7 @@ impl<'a> Monitor<'a> {
         self.journal.renew(undo_list(&prepared.plan))?;
         let mut watch = Unwatched;
         let mut registrar = Registrar { watch: &mut watch, spec: &prepared.spec };
-        let attended = Attended::launch(&prepared, &mut registrar, None);
+        let attended = Attended::launch(&prepared, None, &mut registrar, None);
         drop(lock);
         attended
     }

@@ -1,9 +1,9 @@
 //! Removes containers: the undo list of their making, as their record keeps it, under a journal of its own.
 
-use super::stop::{Timeout, stop};
+use super::stop::{Timeout, settled, stop};
 use super::{make_folders, recover};
-use crate::container::{Lock, Record, Status, link_target, status};
-use crate::plan::{Dirs, Entry, Failpoint, Id, Journal, Undo, When, has_owner};
+use crate::container::{Lock, Missing, Record, Status, link_target, status};
+use crate::plan::{Dirs, Entry, Failpoint, Id, Journal, Undo, When};
 use anyhow::{Result, bail};
 
 /// Takes container `id` away, with its unnamed volumes if `volumes`; one that runs only if `force`.
@@ -14,13 +14,16 @@ pub fn remove(dirs: &Dirs, id: &Id, force: bool, volumes: bool, failpoint: Optio
         // It was half removed already.
         return Ok(());
     }
-    let record = Record::read(dirs, id);
+    let record = match settled(dirs, id) {
+        // `--rm`: its engine has just removed it.
+        Err(error) if error.is::<Missing>() && !dirs.container(id).exists() => return Ok(()),
+        other => other,
+    };
     if let Ok(record) = &record {
         let why = match status(record) {
             Status::Running(_) => "container is running: stop the container before removing or force remove",
             Status::Paused(_) => "container is paused and must be unpaused first",
             Status::Restarting => "container is restarting: stop the container before removing or force remove",
-            _ if has_owner(dirs, id) => "somebody starts or stops it at this moment",
             _ => "",
         };
         if !why.is_empty() {

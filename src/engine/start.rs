@@ -1,6 +1,8 @@
 //! Starts a container that is at rest: its record and its OCI document become a spec again, and the rooms draw the plan.
 
-use super::{Prepared, as_root, create, detach, recover};
+use super::attach::{self, Attach};
+use super::stop::settled;
+use super::{Prepared, as_root, create, detach};
 use crate::container::{Lock, Record, Status, read_config, status};
 use crate::plan::{Dirs, Failpoint, Id, Plan, Room, Watch, has_owner};
 use anyhow::{Result, bail};
@@ -32,21 +34,52 @@ pub fn start(
     watch: &mut dyn Watch,
     failpoint: Option<Failpoint>,
 ) -> Result<()> {
+    let Some(lock) = ready(dirs, id)? else { return Ok(()) };
+    detach(rooms, load(rooms, afresh(dirs, id)?)?, Some(lock), None, watch, failpoint)
+}
+
+/// The same, attached from its first byte on: its exit status, or `None` if the caller detached.
+pub fn start_attached(
+    rooms: &[&dyn Room],
+    dirs: &Dirs,
+    id: &Id,
+    wanted: &Attach,
+    watch: &mut dyn Watch,
+    failpoint: Option<Failpoint>,
+) -> Result<Option<u8>> {
+    let Some(lock) = ready(dirs, id)? else { return attach::attach(dirs, id, wanted) };
+    let prepared = load(rooms, afresh(dirs, id)?)?;
+    let (ours, theirs) = attach::pair()?;
+    detach(rooms, prepared, Some(lock), Some(theirs), watch, failpoint)?;
+    let mut record = Record::read(dirs, id)?;
+    read_config(&mut record)?;
+    let ended = attach::converse(&ours, dirs, id, &record, wanted)?;
+    if ended.is_some() {
+        // Whoever looks next finds it at rest, or removed.
+        let _ = settled(dirs, id);
+    }
+    Ok(ended)
+}
+
+/// The lock of a container that can be started; `None`: it runs.
+fn ready(dirs: &Dirs, id: &Id) -> Result<Option<Lock>> {
     as_root()?;
     super::make_folders(dirs)?;
-    recover(dirs, id)?;
+    settled(dirs, id)?;
     let lock = Lock::take(dirs, id)?;
-    let record = Record::read(dirs, id)?;
-    match status(&record) {
+    match status(&Record::read(dirs, id)?) {
         Status::Paused(_) => bail!("cannot start a paused container, try unpause instead"),
-        Status::Running(_) | Status::Restarting => return Ok(()),
+        Status::Running(_) | Status::Restarting => Ok(None),
         _ if has_owner(dirs, id) => bail!("container {} is being started or stopped by somebody else", id.short()),
-        _ => {}
+        _ => Ok(Some(lock)),
     }
-    let record = Record::update(dirs, id, |record| {
+}
+
+/// A new life: what is remembered of the last one's end does not count for this.
+fn afresh(dirs: &Dirs, id: &Id) -> Result<Record> {
+    Record::update(dirs, id, |record| {
         record.rest.stopped = false;
         record.rest.error = String::new();
         record.rest.restart_count = 0;
-    })?;
-    detach(rooms, load(rooms, record)?, Some(lock), watch, failpoint)
+    })
 }

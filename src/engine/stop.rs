@@ -138,6 +138,24 @@ pub(super) fn at_rest(dirs: &Dirs, id: &Id) -> Result<()> {
     recover(dirs, id)
 }
 
+/// The record of a container that either runs or is at rest: one that is just being started or ended is waited for.
+pub(super) fn settled(dirs: &Dirs, id: &Id) -> Result<Record> {
+    let (begun, mut pause) = (Instant::now(), Duration::from_micros(200));
+    loop {
+        recover(dirs, id)?;
+        let record = Record::read(dirs, id)?;
+        let between = !matches!(status(&record), Status::Running(_) | Status::Paused(_) | Status::Restarting);
+        if !between || !has_owner(dirs, id) {
+            return Ok(record);
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("container {} is being started or stopped by somebody else", id.short());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
 fn thaw(running: &Running) {
     if let Some(freezer) = Freezer::of(running.pid).filter(Freezer::is_frozen) {
         let _ = freezer.thaw();

@@ -151,9 +151,13 @@ pub struct Leftover {
 
 /// The journals whose owner is dead, locked by us now. What cannot be read as ours is passed over.
 pub fn leftovers(dirs: &Dirs) -> Vec<Leftover> {
-    let Ok(entries) = fs::read_dir(dirs.run.join("journal")) else { return Vec::new() };
-    let ids = entries.filter_map(|entry| Id::parse(entry.ok()?.file_name().to_str()?));
-    ids.filter_map(|id| leftover(dirs, &id)).collect()
+    journals(dirs).iter().filter_map(|id| leftover(dirs, id)).collect()
+}
+
+/// Every container that has a journal.
+pub fn journals(dirs: &Dirs) -> Vec<Id> {
+    let entries = fs::read_dir(dirs.run.join("journal")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Id::parse(entry.file_name().to_str()?)).collect()
 }
 
 /// The journal of this container, if there is one and its owner is dead.
@@ -235,5 +239,7 @@ pub fn start_time(pid: u32) -> Option<u64> {
 
 /// Which boot this is (`/proc/sys/kernel/random/boot_id`).
 pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
+    static BOOT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
+    BOOT.get_or_init(read).clone()
 }

@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -17,7 +16,6 @@ pub struct Life {
     /// Seconds between the stop signal and SIGKILL; negative: for ever. Docker's default is 10.
     pub stop_timeout: Option<i64>,
     pub log: LogConfig,
-    pub health: Option<Health>,
     /// The rooms that made it; empty: all of them.
     pub rooms: Vec<String>,
 }
@@ -58,17 +56,6 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self { driver: LogDriver::JsonFile, max_size: 10 << 20, max_file: 3, options: BTreeMap::new() }
     }
-}
-
-/// `--health-cmd` and what goes with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// Docker's form: `CMD-SHELL` and a line for the shell, or `CMD` and words.
-    pub test: Vec<String>,
-    pub interval: Duration,
-    pub timeout: Duration,
-    pub start_period: Duration,
-    pub retries: u32,
 }
 
 impl Restart {

@@ -16,10 +16,11 @@ mod undo;
 
 pub use explain::{Narrator, dry_run, narrate_json};
 pub use journal::{
-    Entry, Header, Journal, Leftover, boot_id, has_owner, leftover, leftovers, start_time, undo_list, wait_for_owner,
+    Entry, Header, Journal, Leftover, boot_id, has_owner, journals, leftover, leftovers, start_time, undo_list,
+    wait_for_owner,
 };
 pub use launch::{Failpoint, Failure, Fault, Launched, Options, Watch, launch, perform_host};
-pub use life::{Health, Life, LogConfig, LogDriver, Restart};
+pub use life::{Life, LogConfig, LogDriver, Restart};
 pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
 pub use step::{Child, Phase, Stage, Step, Told};

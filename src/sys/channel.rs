@@ -112,6 +112,15 @@ impl Channel {
     }
 }
 
+/// The next caller of a listening socket, in non-blocking mode (`man 2 accept4`). EAGAIN: nobody calls.
+pub fn accept(listener: impl std::os::fd::AsFd) -> Result<OwnedFd, Errno> {
+    use nix::sys::socket::accept4;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listener.as_fd().as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Whether the other end of the socket with this number is closed, without waiting.
 pub fn hung_up(socket: i32) -> bool {
     let mut poll = libc::pollfd { fd: socket, events: 0, revents: 0 };

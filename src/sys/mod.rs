@@ -15,7 +15,7 @@ mod signals;
 mod stdio;
 mod tty;
 
-pub use channel::{Channel, Message, hung_up};
+pub use channel::{Channel, Message, accept, hung_up};
 pub use clone::{Clone3, Cloned, clone3};
 pub use exec::{ExecVector, OwnArguments, execve, fork, getcwd, own_arguments};
 pub use path::{FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2};

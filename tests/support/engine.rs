@@ -2,7 +2,7 @@
 
 use super::host::{PrivateHost, skip};
 use super::kernel;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ pub struct Engine {
     pub limit: Duration,
     /// Set for every command.
     pub variables: Vec<(String, String)>,
+    /// `run` leaves a container at rest, as docker's does; else the driver adds `--rm`, so that the host guard has
+    /// nothing to say about a test that is not about that.
+    pub keeps: bool,
     host: PrivateHost,
 }
 
@@ -38,14 +41,22 @@ impl Engine {
     /// this machine cannot run containers at all.
     pub fn open() -> Option<Self> {
         let named = std::env::var_os("MYDOCKER_BIN").map(PathBuf::from);
-        Self::of(&named.unwrap_or_else(|| env!("CARGO_BIN_EXE_mydocker").into()))
+        let engine = Self::of(&named.unwrap_or_else(|| env!("CARGO_BIN_EXE_mydocker").into()))?;
+        Some(Self { keeps: false, ..engine })
     }
 
     /// Another binary.
     pub fn of(binary: &Path) -> Option<Self> {
         let host = PrivateHost::enter().inspect_err(|why| skip(why)).ok()?;
         let root = host.folder().join("root");
-        Some(Self { binary: binary.to_owned(), root, limit: Duration::from_secs(20), variables: Vec::new(), host })
+        Some(Self {
+            binary: binary.to_owned(),
+            root,
+            limit: Duration::from_secs(20),
+            variables: Vec::new(),
+            keeps: true,
+            host,
+        })
     }
 
     /// The data root; made by the engine on its first start.
@@ -68,6 +79,11 @@ impl Engine {
     pub fn command_under(&self, program: &[&str], words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let line: Vec<&OsStr> = program.iter().map(OsStr::new).chain([self.binary.as_os_str()]).collect();
         let mut command = Command::new(line[0]);
+        let mut words: Vec<OsString> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        let said = words.iter().any(|word| word.as_encoded_bytes().starts_with(b"--rm"));
+        if let (Some(at), false, false) = (words.iter().position(|word| word == "run"), self.keeps, said) {
+            words.insert(at + 1, "--rm".into());
+        }
         command.args(&line[1..]).args(words).stdin(Stdio::null()).env("MYDOCKER_ROOT", &self.root);
         command.env_remove("RUST_LOG").env_remove("MYDOCKER_FAILPOINT").envs(self.variables.iter().cloned());
         command

@@ -3,7 +3,7 @@
 use super::Seen;
 use anyhow::{Result, bail};
 
-const NAMES: [&str; 9] = ["id", "name", "label", "status", "exited", "ancestor", "before", "since", "health"];
+const NAMES: [&str; 8] = ["id", "name", "label", "status", "exited", "ancestor", "before", "since"];
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
 pub struct Filters(Vec<(String, String)>);
@@ -71,8 +71,7 @@ fn matches(name: &str, value: &str, seen: &Seen, all: &[Seen]) -> bool {
             reference == value || reference.strip_suffix(":latest") == Some(value)
         }
         "before" => other().is_some_and(|created| record.created < created),
-        "since" => other().is_some_and(|created| record.created > created),
-        _ => record.health_word().unwrap_or("none") == value,
+        _ => other().is_some_and(|created| record.created > created),
     }
 }
 
