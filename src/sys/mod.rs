@@ -14,6 +14,7 @@ mod path;
 mod signals;
 mod stdio;
 mod tty;
+mod xattr;
 
 pub use channel::{Channel, Message, hung_up};
 pub use clone::{Clone3, Cloned, clone3};
@@ -24,6 +25,7 @@ pub use signals::{
 };
 pub use stdio::{closed_at_start, dup_to};
 pub use tty::{get_winsize, open_peer, set_controlling, set_winsize, unlock_pty};
+pub use xattr::{MOUNT_ATTR_RDONLY, clone_file, get_xattr, list_xattr, mount_setattr_recursive, set_xattr};
 
 use nix::errno::Errno;
 
