@@ -15,6 +15,7 @@ mod layout;
 mod limit;
 mod list;
 mod oom;
+mod pause;
 mod place;
 mod size;
 mod stats;

@@ -192,7 +192,8 @@ pub fn tidy(lines: Vec<Descriptor>) -> Vec<Descriptor> {
     let named = |line: &Descriptor| name_of(line).is_some();
     let mut kept: Vec<Descriptor> = Vec::new();
     for line in lines.iter().filter(|line| named(line)).chain(lines.iter().filter(|line| !named(line))) {
-        let same = |other: &Descriptor| other.digest() == line.digest() && (!named(line) || name_of(other) == name_of(line));
+        let same =
+            |other: &Descriptor| other.digest() == line.digest() && (!named(line) || name_of(other) == name_of(line));
         if !kept.iter().any(same) {
             kept.push(line.clone());
         }

@@ -119,8 +119,8 @@ impl Config {
     /// Why this machine cannot run it, if it cannot.
     pub fn foreign(&self) -> Option<String> {
         let here = host_architecture();
-        let fits = (self.architecture.is_empty() || self.architecture == here)
-            && (self.os.is_empty() || self.os == "linux");
+        let fits =
+            (self.architecture.is_empty() || self.architecture == here) && (self.os.is_empty() || self.os == "linux");
         (!fits).then(|| format!("it is for {}/{}, and this machine is linux/{here}", self.os, self.architecture))
     }
 }

@@ -45,7 +45,8 @@ pub fn extract(archive: impl Read, root: &OwnedFd, lower: Option<&Stack>) -> Res
     let stat = nix::sys::statvfs::fstatvfs(root).context("cannot ask for the free space")?;
     let free = (stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64).saturating_sub(RESERVE);
     let places = Places::new(root, lower)?;
-    let mut work = Extraction { places, out: Extracted::default(), times: Vec::new(), free, buffer: vec![0; 256 << 10] };
+    let mut work =
+        Extraction { places, out: Extracted::default(), times: Vec::new(), free, buffer: vec![0; 256 << 10] };
     let mut members = Members::new(archive);
     while let Some(member) = members.next()? {
         if members.seen() > MOST_ENTRIES {
@@ -257,7 +258,8 @@ fn mark_opaque(dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
 /// Std's walk holds every folder by descriptor and follows no link.
 fn remove_folder(dir: &OwnedFd, name: &CStr) -> Result<()> {
     let path = crate::sys::FdPath::new(dir);
-    let path = std::path::Path::new(OsStr::from_bytes(path.as_c_str().to_bytes())).join(OsStr::from_bytes(name.to_bytes()));
+    let path =
+        std::path::Path::new(OsStr::from_bytes(path.as_c_str().to_bytes())).join(OsStr::from_bytes(name.to_bytes()));
     Ok(std::fs::remove_dir_all(path)?)
 }
 

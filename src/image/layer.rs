@@ -202,7 +202,13 @@ impl Read for Chunks {
 
 /// Adds an unpacked layer to a change, on top of the layers `below` (chain ids, lowest first). What the layer itself
 /// did not say is taken from these: the attributes of folders, and where links lead.
-pub fn settle(change: &mut Change<'_>, mut layer: Unpacked, blob: &Path, below: &[Digest], chain: Digest) -> Result<()> {
+pub fn settle(
+    change: &mut Change<'_>,
+    mut layer: Unpacked,
+    blob: &Path,
+    below: &[Digest],
+    chain: Digest,
+) -> Result<()> {
     if !below.is_empty() && (layer.extracted.needs_lower || !layer.extracted.implicit.is_empty()) {
         let trees: Vec<PathBuf> = below.iter().filter_map(|chain| change.tree(chain)).collect();
         let lower = Stack::open(&trees)?;

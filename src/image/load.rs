@@ -42,7 +42,11 @@ struct DockerManifest {
 /// The files of an archive, by name.
 enum Source {
     /// Parts of one plain archive: offset and size, and links between names.
-    Archive { file: File, parts: HashMap<String, (u64, u64)>, links: HashMap<String, String> },
+    Archive {
+        file: File,
+        parts: HashMap<String, (u64, u64)>,
+        links: HashMap<String, String>,
+    },
     Folder(OwnedFd),
 }
 
@@ -336,7 +340,8 @@ fn fill(
     let stored: Vec<Option<Descriptor>> = (0..jobs.len())
         .map(|number| here(number).then(|| stored(change.store, known, &diff_ids[number], &jobs[number])).flatten())
         .collect();
-    let todo: Mutex<Vec<usize>> = Mutex::new((0..jobs.len()).filter(|number| stored[*number].is_none()).rev().collect());
+    let todo: Mutex<Vec<usize>> =
+        Mutex::new((0..jobs.len()).filter(|number| stored[*number].is_none()).rev().collect());
     let done: Mutex<HashMap<usize, Done>> = Mutex::new(HashMap::new());
     let work = || -> Result<()> {
         loop {
@@ -389,7 +394,8 @@ fn fill(
 
 /// The line of a layer that the store has already, whichever image brought it.
 fn stored(store: &Store, known: &[Image], diff_id: &Digest, job: &Job) -> Option<Descriptor> {
-    let has = |line: &Descriptor| Digest::parse(line.digest().as_ref()).is_ok_and(|digest| store.blob(&digest).exists());
+    let has =
+        |line: &Descriptor| Digest::parse(line.digest().as_ref()).is_ok_and(|digest| store.blob(&digest).exists());
     if let Some(line) = &job.line {
         return has(line).then(|| line.clone());
     }

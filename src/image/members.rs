@@ -146,7 +146,8 @@ impl<R: Read> Members<R> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        let sum = bytes.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) });
+        let sum =
+            bytes.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) });
         if header.cksum().ok() != Some(sum.sum()) {
             bail!("not a tar archive, or a damaged one: the checksum of header {} is wrong", self.seen + 1);
         }
@@ -167,10 +168,9 @@ impl<R: Read> Members<R> {
         let stored = extended.size.unwrap_or(size);
         let mut kind = header.entry_type().as_byte();
         let device = match kind {
-            b'3' | b'4' => (
-                u64::from(header.device_major()?.unwrap_or(0)),
-                u64::from(header.device_minor()?.unwrap_or(0)),
-            ),
+            b'3' | b'4' => {
+                (u64::from(header.device_major()?.unwrap_or(0)), u64::from(header.device_minor()?.unwrap_or(0)))
+            }
             _ => (0, 0),
         };
         let path = extended.sparse.name.clone().or(extended.path);
@@ -363,7 +363,10 @@ impl Extended {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.".as_slice()) {
                     let name = CString::new(name).context("an attribute's name holds a NUL")?;
                     if name.to_bytes().len() > 255 || value.len() > 65536 {
-                        bail!("the attribute `{}` is larger than any file system takes", name.to_bytes().escape_ascii());
+                        bail!(
+                            "the attribute `{}` is larger than any file system takes",
+                            name.to_bytes().escape_ascii()
+                        );
                     }
                     self.xattrs.push((name, value.to_vec()));
                 }

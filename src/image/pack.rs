@@ -143,14 +143,12 @@ impl<W: Write> Packer<W> {
         if kind != libc::S_IFDIR && entry.stat.st_nlink > 1 {
             let inode = (entry.stat.st_dev, entry.stat.st_ino);
             if let Some(first) = self.links.get(&inode).cloned() {
-                let head =
-                    Head { path: entry.path, link: &first, kind: EntryType::Link, size: 0, device: (0, 0) };
+                let head = Head { path: entry.path, link: &first, kind: EntryType::Link, size: 0, device: (0, 0) };
                 return self.head(&head, &Attributes { xattrs: vec![], ..attributes }, &[]);
             }
             self.links.insert(inode, entry.path.to_vec());
         }
-        let mut head =
-            Head { path: entry.path, link: b"", kind: EntryType::Regular, size: 0, device: (0, 0) };
+        let mut head = Head { path: entry.path, link: b"", kind: EntryType::Regular, size: 0, device: (0, 0) };
         let (target, path);
         match kind {
             libc::S_IFREG => return self.regular(entry, &attributes),
@@ -235,8 +233,7 @@ impl<W: Write> Packer<W> {
             numbers.into_iter().map(|(key, value)| (key, value.into_bytes())).collect();
         records.push(("GNU.sparse.name", path.to_vec()));
         records.push(("GNU.sparse.realsize", size.to_string().into_bytes()));
-        let head =
-            Head { path: b"GNUSparseFile.0", link: b"", kind: EntryType::Regular, size: stored, device: (0, 0) };
+        let head = Head { path: b"GNUSparseFile.0", link: b"", kind: EntryType::Regular, size: stored, device: (0, 0) };
         self.head(&head, attributes, &records)?;
         self.out.write_all(map.as_bytes())?;
         for (offset, length) in pieces {

@@ -22,8 +22,7 @@ pub fn split(path: &[u8]) -> Result<Vec<&[u8]>> {
     if path.len() >= LONGEST_PATH {
         bail!("a path of {} bytes; at most {} are allowed", path.len(), LONGEST_PATH - 1);
     }
-    let parts: Vec<&[u8]> =
-        path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
     for (number, part) in parts.iter().enumerate() {
         if *part == b".." {
             bail!("a path with `..`");
@@ -163,7 +162,13 @@ impl<'a> Places<'a> {
     }
 
     /// The same for a name that this layer does not have.
-    fn step_below(&mut self, trail: &[Vec<u8>], name: &[u8], dir: &OwnedFd, c_name: &CString) -> Result<Option<Vec<u8>>> {
+    fn step_below(
+        &mut self,
+        trail: &[Vec<u8>],
+        name: &[u8],
+        dir: &OwnedFd,
+        c_name: &CString,
+    ) -> Result<Option<Vec<u8>>> {
         let path = join(trail, name);
         mkdirat(dir, c_name.as_c_str(), Mode::from_bits_truncate(0o755))?;
         // Whatever the umask.

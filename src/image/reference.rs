@@ -51,7 +51,9 @@ impl Reference {
             bail!("invalid reference format: `{shown}`: `{}` is not a tag", tag.escape_debug());
         }
         if name.len() > LONGEST_NAME {
-            bail!("invalid reference format: `{shown}…`: repository name must not be more than {LONGEST_NAME} characters");
+            bail!(
+                "invalid reference format: `{shown}…`: repository name must not be more than {LONGEST_NAME} characters"
+            );
         }
         let (domain, path) = split_domain(name);
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) && is_path(&path.to_ascii_lowercase()) {
@@ -194,8 +196,34 @@ mod tests {
         let tag = format!("x:{}", "t".repeat(129));
         let id = "a".repeat(64);
         for bad in [
-            "", "UPPER", "a//b", "/a", "a/", ":x", "x:", "x:-a", "x:a b", "a..b", "a___b", "-a", "a-", "a b", "a\n", "a\0",
-            "../x", "x@sha256:12", "x@md5:aa", "x@", "http://x/y", "x:y:z", "é", &long, &tag, &id, "a/./b", "host:port/x",
+            "",
+            "UPPER",
+            "a//b",
+            "/a",
+            "a/",
+            ":x",
+            "x:",
+            "x:-a",
+            "x:a b",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a b",
+            "a\n",
+            "a\0",
+            "../x",
+            "x@sha256:12",
+            "x@md5:aa",
+            "x@",
+            "http://x/y",
+            "x:y:z",
+            "é",
+            &long,
+            &tag,
+            &id,
+            "a/./b",
+            "host:port/x",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad:?} became {}", Reference::parse(bad).unwrap());
         }

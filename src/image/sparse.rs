@@ -11,7 +11,13 @@ const GRAIN: usize = 4096;
 const SMALLEST_HOLE: usize = 64 << 10;
 
 /// Writes `member`'s bytes into the new, empty `file`. `free` is what may still be written to the disk.
-pub fn fill(file: &mut File, member: &Member, content: &mut impl Read, buffer: &mut [u8], free: &mut u64) -> Result<()> {
+pub fn fill(
+    file: &mut File,
+    member: &Member,
+    content: &mut impl Read,
+    buffer: &mut [u8],
+    free: &mut u64,
+) -> Result<()> {
     match &member.pieces {
         None if member.size <= buffer.len() as u64 / 4 => {
             // The many small files of every distribution: one read, one write.
@@ -39,7 +45,14 @@ fn spend(free: &mut u64, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-fn piece(file: &mut File, offset: u64, length: u64, content: &mut impl Read, buffer: &mut [u8], free: &mut u64) -> Result<()> {
+fn piece(
+    file: &mut File,
+    offset: u64,
+    length: u64,
+    content: &mut impl Read,
+    buffer: &mut [u8],
+    free: &mut u64,
+) -> Result<()> {
     file.seek(SeekFrom::Start(offset))?;
     let mut left = length;
     let mut hole = false;

@@ -201,9 +201,9 @@ impl Store {
         let index: ImageIndex = serde_json::from_slice(&self.document(&digest)?).context("its index is not one")?;
         let here = super::config::host_architecture();
         let fits = |line: &&Descriptor| {
-            line.platform()
-                .as_ref()
-                .is_none_or(|platform| platform.architecture().to_string() == here && platform.os().to_string() == "linux")
+            line.platform().as_ref().is_none_or(|platform| {
+                platform.architecture().to_string() == here && platform.os().to_string() == "linux"
+            })
         };
         match index.manifests().iter().find(fits) {
             Some(line) => Digest::parse(line.digest().as_ref()),
@@ -233,9 +233,9 @@ impl Store {
         }
         let fits = |image: &Image| match &digest {
             Some(digest) => {
-                let same = wanted.as_ref().is_ok_and(|wanted| {
-                    image.names.iter().any(|name| name.repository() == wanted.repository())
-                });
+                let same = wanted
+                    .as_ref()
+                    .is_ok_and(|wanted| image.names.iter().any(|name| name.repository() == wanted.repository()));
                 same && (image.manifest_digest == *digest || image.id == *digest)
             }
             None => image.id.hex().starts_with(digits),

@@ -10,6 +10,8 @@ mod etc;
 mod mounts;
 mod seal;
 
+pub use busybox::{has_command, make_default};
+
 use crate::plan::{Dirs, Fact, ImageConfig, Op, Phase, Plan, Room, Spec};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};

@@ -56,7 +56,13 @@ impl Attributes {
 
     /// Applies all but the times to `name` in `dir`, which is not a link that is followed. The order matters: a change
     /// of owner clears set-user-ID and file capabilities. `file` is the same file opened, if the caller has it open.
-    pub fn apply(&self, dir: impl AsFd, name: &CStr, stat_kind: u32, file: Option<&std::fs::File>) -> Result<(), Errno> {
+    pub fn apply(
+        &self,
+        dir: impl AsFd,
+        name: &CStr,
+        stat_kind: u32,
+        file: Option<&std::fs::File>,
+    ) -> Result<(), Errno> {
         let (uid, gid) = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
         match file {
             Some(file) => nix::unistd::fchown(file, uid, gid)?,

@@ -29,7 +29,9 @@ pub fn copy_tree(stack: &Stack, from: &[u8], to: &OwnedFd) -> Result<bool> {
     let view = match from.iter().all(|byte| *byte == b'/') {
         true => stack.root().map_err(at(from))?,
         false => match stack.find(from, true).map_err(at(from))? {
-            Some((view, name, child)) if super::is_folder(&child.stat) => view.enter(&name, &child).map_err(at(from))?,
+            Some((view, name, child)) if super::is_folder(&child.stat) => {
+                view.enter(&name, &child).map_err(at(from))?
+            }
             _ => return Ok(false),
         },
     };

@@ -236,12 +236,7 @@ impl View {
     }
 
     /// Walks what is in this folder; `path` is the folder's own.
-    pub fn walk(
-        &self,
-        path: &mut Vec<u8>,
-        raw: bool,
-        visit: &mut dyn FnMut(&Entry<'_>) -> Result<Turn>,
-    ) -> Result<()> {
+    pub fn walk(&self, path: &mut Vec<u8>, raw: bool, visit: &mut dyn FnMut(&Entry<'_>) -> Result<Turn>) -> Result<()> {
         let names = self.names(raw).map_err(at(path))?;
         let length = path.len();
         for (name, child) in &names {
