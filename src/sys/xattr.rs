@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// The names of all attributes of what `fd` refers to; `fd` may be `O_PATH`, and may be a symbolic link itself
 /// (`man 7 xattr`). A file system without attributes has none.
 pub fn list_xattr(fd: impl AsFd) -> Result<Vec<CString>, Errno> {
-    let path = FdPath::new(fd);
+    let path = FdPath::new(&fd);
     let mut buffer = vec![0u8; 1024];
     loop {
         // SAFETY: the path ends in NUL; pointer and length describe `buffer`.
@@ -28,7 +28,7 @@ pub fn list_xattr(fd: impl AsFd) -> Result<Vec<CString>, Errno> {
 
 /// The value of one attribute. ENODATA: there is none of that name.
 pub fn get_xattr(fd: impl AsFd, name: &CStr) -> Result<Vec<u8>, Errno> {
-    let path = FdPath::new(fd);
+    let path = FdPath::new(&fd);
     let mut buffer = vec![0u8; 256];
     loop {
         // SAFETY: both strings end in NUL; pointer and length describe `buffer`.
@@ -48,7 +48,7 @@ pub fn get_xattr(fd: impl AsFd, name: &CStr) -> Result<Vec<u8>, Errno> {
 
 /// Sets one attribute; `fd` may be `O_PATH`.
 pub fn set_xattr(fd: impl AsFd, name: &CStr, value: &[u8]) -> Result<(), Errno> {
-    let path = FdPath::new(fd);
+    let path = FdPath::new(&fd);
     // SAFETY: both strings end in NUL; pointer and length describe `value`.
     check(unsafe {
         libc::setxattr(path.as_c_str().as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
