@@ -37,3 +37,4 @@ pub mod rootfs;
 pub mod security;
 pub mod sys;
 pub mod tree;
+pub mod volume;

@@ -1,7 +1,6 @@
 //! The door: which rooms there are, which commands, and the exit status.
 
 use mydocker::cli::{self, Command};
-use mydocker::image::Images;
 use mydocker::plan::Room;
 use mydocker::{cgroup::Cgroup, container::Container, layers::Layers, namespaces::Namespaces, process::Process};
 use mydocker::{rootfs::Rootfs, security::Security};

@@ -4,6 +4,7 @@
 //!
 //! Try it without us: `unshare --mount sh -c 'mount --bind $IMAGE $IMAGE; cd $IMAGE; pivot_root . .; umount -l .; ls /'`
 
+mod binds;
 mod busybox;
 mod dev;
 mod etc;

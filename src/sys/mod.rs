@@ -10,6 +10,7 @@
 mod channel;
 mod clone;
 mod exec;
+mod mount;
 mod path;
 mod signals;
 mod stdio;
@@ -25,7 +26,7 @@ pub use signals::{
 };
 pub use stdio::{closed_at_start, dup_to};
 pub use tty::{get_winsize, open_peer, set_controlling, set_winsize, unlock_pty};
-pub use xattr::{MOUNT_ATTR_RDONLY, clone_file, get_xattr, list_xattr, mount_setattr_recursive, set_xattr};
+pub use xattr::{clone_file, get_xattr, list_xattr, set_xattr};
 
 use nix::errno::Errno;
 

@@ -1,4 +1,4 @@
-//! Extended attributes by descriptor, reflinks, and the recursive half of read-only mounts.
+//! Extended attributes by descriptor, and reflinks.
 
 use super::{FdPath, check};
 use nix::errno::Errno;
@@ -64,33 +64,3 @@ pub fn clone_file(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     // SAFETY: FICLONE takes a descriptor as its argument.
     check(unsafe { libc::ioctl(to, FICLONE, from) } as libc::c_long).map(drop)
 }
-
-/// Sets attributes (`MOUNT_ATTR_*`) on the mount at `path` and on all below it (`man 2 mount_setattr`). ENOSYS before
-/// Linux 5.12.
-pub fn mount_setattr_recursive(path: &CStr, set: u64) -> Result<(), Errno> {
-    const SYS_MOUNT_SETATTR: libc::c_long = 442;
-    const AT_RECURSIVE: libc::c_uint = 0x8000;
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    let attr = MountAttr { set, clear: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: `attr` has the layout of `struct mount_attr`, and its size is given; `path` ends in NUL.
-    check(unsafe {
-        libc::syscall(
-            SYS_MOUNT_SETATTR,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            AT_RECURSIVE,
-            &attr as *const MountAttr,
-            size_of::<MountAttr>(),
-        )
-    })
-    .map(drop)
-}
-
-/// `MOUNT_ATTR_RDONLY` of `linux/mount.h`.
-pub const MOUNT_ATTR_RDONLY: u64 = 1;
