@@ -83,12 +83,23 @@ impl Container {
     /// Its own layer.
     pub fn upper(&self) -> Result<PathBuf> {
         let upper = self.folder.join("upper");
+        if self.tree().is_some() {
+            bail!("container {} has a copy of everything (vfs), and no layer of its own", self.id.short());
+        }
         anyhow::ensure!(upper.is_dir(), "container {} has no layer of its own", self.id.short());
         Ok(upper)
     }
 
+    /// Its own copy of everything, which the driver vfs makes.
+    fn tree(&self) -> Option<PathBuf> {
+        Some(self.folder.join("tree")).filter(|tree| tree.is_dir())
+    }
+
     /// Everything that it sees, but for its mounts.
     pub fn stack(&self) -> Result<Stack> {
+        if let Some(tree) = self.tree() {
+            return Stack::open(&[tree]);
+        }
         let mut trees = self.lower();
         trees.push(self.upper()?);
         Stack::open(&trees)
