@@ -5,6 +5,7 @@ use super::Life;
 use anyhow::{Result, bail};
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
