@@ -7,7 +7,8 @@ use mydocker::{image::Images, rootfs::Rootfs, security::Security, volume::Volume
 use std::process::ExitCode;
 
 /// Every capability, in the order of the chapters.
-const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Volumed, &Images, &Security, &Container];
+const ROOMS: &[&dyn Room] =
+    &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Volumed, &Images, &Security, &Container];
 
 const COMMANDS: &[Command] = &[
     cli::RUN,
