@@ -16,7 +16,10 @@
 //! | 02 | [`cgroup`] | what it may use: v1 hierarchies and the unified v2 tree |
 //! | 03 | [`rootfs`] | its own `/`: pivot_root, /proc, /sys, /dev; the default image |
 //! | 03 | [`security`] | what root may still do in there: 14 capabilities |
-//! | 04 | [`layers`] | a writable layer over read-only ones: overlay |
+//! | 04 | [`tree`] | several trees seen as one, walked and copied |
+//! | 04 | [`layers`] | a writable layer over read-only ones: overlay, aufs, vfs |
+//! | 05 | [`volume`] | files that outlive the container: bind mounts and volumes |
+//! | 06 | [`image`] | images at rest: an OCI layout, archives, commit |
 //! | 07 | [`container`] | a container at rest: id, name, record, lock, log |
 //! | 07 | [`engine`] | runs a plan in the foreground: stdio, signals, exit status, undo |
 //! | – | [`cli`] | words in, words out; the only room that prints |
@@ -28,6 +31,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod container;
 pub mod engine;
+pub mod image;
 pub mod layers;
 pub mod namespaces;
 pub mod plan;
@@ -35,3 +39,5 @@ pub mod process;
 pub mod rootfs;
 pub mod security;
 pub mod sys;
+pub mod tree;
+pub mod volume;

@@ -3,11 +3,12 @@
 use mydocker::cli::{self, Command};
 use mydocker::plan::Room;
 use mydocker::{cgroup::Cgroup, container::Container, layers::Layers, namespaces::Namespaces, process::Process};
-use mydocker::{rootfs::Rootfs, security::Security};
+use mydocker::{image::Images, rootfs::Rootfs, security::Security, volume::Volumed};
 use std::process::ExitCode;
 
 /// Every capability, in the order of the chapters.
-const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Security, &Container];
+const ROOMS: &[&dyn Room] =
+    &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Volumed, &Images, &Security, &Container];
 
 const COMMANDS: &[Command] = &[
     cli::RUN,
@@ -31,6 +32,18 @@ const COMMANDS: &[Command] = &[
     cli::UPDATE,
     cli::PORT,
     cli::CONTAINER,
+    cli::IMAGES,
+    cli::IMAGE,
+    cli::TAG,
+    cli::RMI,
+    cli::HISTORY,
+    cli::COMMIT,
+    cli::DIFF,
+    cli::EXPORT,
+    cli::IMPORT,
+    cli::SAVE,
+    cli::LOAD,
+    cli::VOLUME,
     cli::DOCTOR,
 ];
 

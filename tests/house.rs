@@ -16,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["image"],
     &["process", "namespaces", "cgroup", "rootfs", "layers", "volume", "network", "security"],
     &["plan"],
+    &["tree"],
     &["sys"],
 ];
 

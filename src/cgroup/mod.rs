@@ -15,6 +15,7 @@ mod layout;
 mod limit;
 mod list;
 mod oom;
+mod pause;
 mod place;
 mod size;
 mod stats;
@@ -24,6 +25,7 @@ mod v2;
 mod view;
 
 pub use freeze::Freezer;
+pub use pause::freezer;
 pub use stats::Stats;
 
 use crate::plan::{Op, Phase, Plan, Room, Spec, Target};

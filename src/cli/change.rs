@@ -79,7 +79,8 @@ pub const CONTAINER: Command = Command {
 };
 
 fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
-    let mut wanted: Vec<Box<dyn Fn(&Record) -> bool>> = Vec::new();
+    type Filter = Box<dyn Fn(&Record) -> bool>;
+    let mut wanted: Vec<Filter> = Vec::new();
     for text in strings(said, "filter") {
         match text.split_once('=') {
             Some(("until", time)) => {

@@ -1,25 +1,35 @@
 //! Words in, words out: the command line, and the only room that prints. Every error is printed here, once, as one
 //! line, with the exit status that docker's scripts expect.
 
+mod archive;
 mod change;
+mod commit;
 mod doctor;
 mod end;
 mod exec;
+mod human;
+mod image;
 mod inspect;
+mod inspect_image;
 mod logs;
 mod ps;
+mod rows;
 mod run;
 mod start;
 mod stats;
 pub mod table;
 pub mod template;
 mod top;
+mod volume;
 mod watch;
 
+pub use archive::{EXPORT, IMPORT, LOAD, SAVE};
 pub use change::{CONTAINER, PAUSE, PORT, RENAME, UNPAUSE, UPDATE};
+pub use commit::{COMMIT, DIFF};
 pub use doctor::DOCTOR;
 pub use end::{KILL, RM, STOP, WAIT};
 pub use exec::EXEC;
+pub use image::{HISTORY, IMAGE, IMAGES, RMI, TAG};
 pub use inspect::INSPECT;
 pub use logs::LOGS;
 pub use ps::PS;
@@ -27,6 +37,7 @@ pub use run::{CREATE, RUN};
 pub use start::{ATTACH, RESTART, START};
 pub use stats::STATS;
 pub use top::TOP;
+pub use volume::VOLUME;
 
 use crate::engine;
 use crate::plan::{Dirs, Failpoint, Room};

@@ -164,7 +164,8 @@ fn attend(
 /// The image and the command that the words mean. If no room gives containers a root of their own, all words are the
 /// command, and it runs in the host's.
 fn image(rooms: &[&dyn Room], dirs: &Dirs, words: &[String], dry: bool) -> Result<(ImageConfig, Vec<String>)> {
-    for room in rooms {
+    // The later a room opens, the more images it knows.
+    for room in rooms.iter().rev() {
         if let Some((image, rest)) = room.image(dirs, words, dry)? {
             return Ok((image, words[words.len() - rest..].to_vec()));
         }

@@ -5,6 +5,7 @@ use super::Life;
 use anyhow::{Result, bail};
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +116,8 @@ impl Dirs {
 pub struct ImageConfig {
     /// What the user called it.
     pub reference: String,
+    /// `sha256:…`; empty if it is not one of the image store.
+    pub id: String,
     /// The trees of its layers, lowest first. Empty: there is no image, the container shares the host's root.
     pub layers: Vec<PathBuf>,
     pub env: Vec<String>,
@@ -123,6 +126,11 @@ pub struct ImageConfig {
     pub user: String,
     pub working_dir: String,
     pub stop_signal: Option<String>,
+    /// Where it wants volumes.
+    pub volumes: Vec<String>,
+    /// `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What the container is. A container at rest keeps it in two files: the OCI document in `config.json`, everything else

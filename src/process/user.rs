@@ -143,15 +143,15 @@ fn read(layers: &[PathBuf], path: &std::ffi::CStr) -> Result<String> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = match sys::openat2(&root, path, flags, Mode::empty(), resolve) {
             Ok(file) => file,
-            Err(Errno::ENOENT | Errno::EACCES | Errno::ENOTDIR) => continue,
+            Err(Errno::EACCES) => continue,
+            // A layer may delete the file, or the folder, or hide all that is below it in the folder.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO) if hides(&root, path) => return Ok(String::new()),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             Err(Errno::ELOOP) => bail!("the image's `/{shown}` is, or lies behind, a symbolic link; refused"),
             // A device without a driver, a socket: something, but not a file.
             Err(errno) => bail!("the image's `/{shown}` cannot be read: {}", errno.desc()),
         };
         let stat = fstat(&file)?;
-        if stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0 {
-            return Ok(String::new()); // a whiteout: the layer deletes what lies below
-        }
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             bail!("the image's `/{shown}` is not a regular file");
         }
@@ -163,6 +163,17 @@ fn read(layers: &[PathBuf], path: &std::ffi::CStr) -> Result<String> {
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
     Ok(String::new())
+}
+
+/// Whether the layer at `root`, which does not have `path`, says that there is none below either: a whiteout in its
+/// place or in its folder's (a device 0:0, which answers ENXIO), or an opaque folder.
+fn hides(root: &std::os::fd::OwnedFd, path: &std::ffi::CStr) -> bool {
+    let look = |path: &std::ffi::CStr| {
+        let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_SYMLINKS;
+        sys::openat2(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty(), resolve)
+    };
+    let whiteout = |path| look(path).is_ok_and(|it| fstat(&it).is_ok_and(|stat| crate::tree::is_whiteout(&stat)));
+    whiteout(path) || whiteout(c"etc") || look(c"etc").is_ok_and(crate::tree::is_opaque)
 }
 
 /// Groups, group, user; in this order, because after the last one there is no right to do the others.

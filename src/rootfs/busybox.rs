@@ -56,7 +56,7 @@ pub fn doctor(dirs: &Dirs) -> Fact {
 }
 
 /// Whether the default image can run `word`. What an ordinary user may not look at is believed (a dry run).
-fn has_command(tree: &Path, word: &str) -> bool {
+pub fn has_command(tree: &Path, word: &str) -> bool {
     if word.is_empty() || word.contains(':') {
         return false;
     }
@@ -102,6 +102,11 @@ fn make(root: &Path, tree: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(&making);
     }
     made.context("cannot make the default image")
+}
+
+/// Fills the new folder `tree` with it; whoever keeps images puts it where they are kept.
+pub fn make_default(tree: &Path) -> Result<()> {
+    fill(tree, &host_busybox()?).context("cannot make the default image")
 }
 
 /// The host's busybox, if it needs no library.

@@ -4,11 +4,14 @@
 //!
 //! Try it without us: `unshare --mount sh -c 'mount --bind $IMAGE $IMAGE; cd $IMAGE; pivot_root . .; umount -l .; ls /'`
 
+mod binds;
 mod busybox;
 mod dev;
 mod etc;
 mod mounts;
 mod seal;
+
+pub use busybox::{has_command, make_default};
 
 use crate::plan::{Dirs, Fact, ImageConfig, Op, Phase, Plan, Room, Spec};
 use anyhow::{Result, bail};

@@ -2,7 +2,7 @@
 //! following a link: an image whose `/proc` is a link elsewhere is refused, not obeyed (CVE-2019-19921, 2021-30465).
 
 use crate::plan::{Op, Phase, Plan, Spec, c_string, mount_args, mount_words};
-use crate::sys::{self, FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS};
+use crate::sys::{self, FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -114,6 +114,8 @@ fn translate(mount: &Mount) -> (MsFlags, String) {
             "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
             // The defaults, and the propagation that the whole tree has anyway.
             "rw" | "exec" | "suid" | "dev" | "private" | "rprivate" => {}
+            // Neither is a flag of the first call: see `binds`.
+            "rro" | "slave" | "rslave" | "shared" | "rshared" => {}
             other => data.push(other),
         }
     }
@@ -134,8 +136,12 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
             flags -= MsFlags::MS_RDONLY;
         }
         let kind = if bound { "" } else { kind };
-        let create =
-            if bound && Path::new(&source).is_file() || etc_file(&target) { SFlag::S_IFREG } else { SFlag::S_IFDIR };
+        let file = std::fs::metadata(&source).is_ok_and(|data| !data.is_dir());
+        let create = if bound && file || etc_file(&target) { SFlag::S_IFREG } else { SFlag::S_IFDIR };
+        if bound && !Path::new(&source).starts_with(spec.folder()) {
+            super::binds::plan(spec, mount, &source, flags, create, plan);
+            continue;
+        }
         plan.add(Phase::Mounts, format!("mount.{target}"), mount_in_root(&source, &target, kind, flags, &data, create))
             .why(why(&target, kind))
             .look(format!("grep ' {target} ' /proc/$PID/mountinfo"));
@@ -202,7 +208,7 @@ fn why(target: &str, kind: &str) -> &'static str {
 }
 
 /// In the detail of a failed mount: it was the target that could not be opened or made.
-const TARGET: u64 = 1;
+pub(super) const TARGET: u64 = 1;
 
 /// `mount` on a path inside the container's root. A missing target is made, a file or a folder as `create` says; an
 /// empty `create` makes nothing.
@@ -227,27 +233,33 @@ pub fn mount_in_root(source: &str, target: &str, kind: &str, flags: MsFlags, dat
     op.hint(move |errno, detail| hint(&inside, errno, detail))
 }
 
-fn present(text: &CString) -> Option<&CStr> {
+pub(super) fn present(text: &CString) -> Option<&CStr> {
     (!text.is_empty()).then_some(text.as_c_str())
 }
 
 /// A path inside the container's root, with every parent of it, laid out before the clone.
-struct Place {
+pub(super) struct Place {
     parents: Vec<CString>,
     path: CString,
     create: SFlag,
+    resolve: u64,
 }
 
 impl Place {
-    fn new(path: &str, create: SFlag) -> Self {
+    pub(super) fn new(path: &str, create: SFlag) -> Self {
         let prefix = |(end, _)| c_string(&path.as_bytes()[..end]);
         let parents = path.match_indices('/').skip(1).map(prefix).collect();
-        Self { parents, path: c_string(path.as_bytes()), create }
+        Self { parents, path: c_string(path.as_bytes()), create, resolve: RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS }
+    }
+
+    /// A place that the user chose, not the engine: a link of the image on the way leads elsewhere in the image.
+    pub(super) fn following_links(self) -> Self {
+        Self { resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, ..self }
     }
 
     /// Opens the place, making it and its parents first where they are missing.
-    fn open(&self, root: &OwnedFd) -> Result<OwnedFd, Errno> {
-        let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+    pub(super) fn open(&self, root: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let resolve = self.resolve;
         let open = |path: &CStr| sys::openat2(root, path, OFlag::O_PATH, Mode::empty(), resolve);
         match open(&self.path) {
             Err(Errno::ENOENT) if !self.create.is_empty() => {}
@@ -281,7 +293,7 @@ fn last_part(path: &CStr) -> &CStr {
     CStr::from_bytes_with_nul(&bytes[start..]).unwrap_or(path)
 }
 
-fn hint(target: &str, errno: Errno, detail: u64) -> Option<String> {
+pub(super) fn hint(target: &str, errno: Errno, detail: u64) -> Option<String> {
     match (detail, errno) {
         (TARGET, Errno::ELOOP) => Some(format!("the image's `{target}` is, or lies behind, a symbolic link; refused")),
         (TARGET, Errno::ENOENT | Errno::EROFS) => {

@@ -10,20 +10,24 @@
 mod channel;
 mod clone;
 mod exec;
+mod mount;
 mod path;
 mod signals;
 mod stdio;
 mod tty;
+mod xattr;
 
 pub use channel::{Channel, Message, accept, hung_up};
 pub use clone::{Clone3, Cloned, clone3};
 pub use exec::{ExecVector, OwnArguments, execve, fork, getcwd, own_arguments};
+pub use mount::{MOUNT_ATTR_RDONLY, mount_setattr_recursive, move_mount, open_tree_clone};
 pub use path::{FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2};
 pub use signals::{
     SignalFd, default_signals, interrupted, kill, pidfd_open, pidfd_send_signal, wait_pidfd, wait_signal,
 };
-pub use stdio::{closed_at_start, dup_to};
+pub use stdio::{close, closed_at_start, dup_to};
 pub use tty::{get_winsize, open_peer, set_controlling, set_winsize, unlock_pty};
+pub use xattr::{clone_file, get_xattr, list_xattr, set_xattr};
 
 use nix::errno::Errno;
 

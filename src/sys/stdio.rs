@@ -28,7 +28,13 @@ pub fn closed_at_start(fd: usize) -> bool {
     CLOSED.load(Ordering::Relaxed) & (1 << fd) != 0
 }
 
-/// Makes descriptor `number` (0, 1 or 2) a copy of `fd`, open across exec (`man 2 dup2`).
+/// Closes a number that [`dup_to`] has filled.
+pub fn close(number: i32) {
+    // SAFETY: nothing owns the number as an `OwnedFd`; an unused one answers EBADF, which changes nothing.
+    let _ = unsafe { libc::close(number) };
+}
+
+/// Makes descriptor `number` (one that no `OwnedFd` has) a copy of `fd`, open across exec (`man 2 dup2`).
 pub fn dup_to(fd: impl AsFd, number: i32) -> Result<(), Errno> {
     let fd = fd.as_fd().as_raw_fd();
     if fd == number {
@@ -36,6 +42,6 @@ pub fn dup_to(fd: impl AsFd, number: i32) -> Result<(), Errno> {
         // SAFETY: plain integers.
         return check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } as libc::c_long).map(drop);
     }
-    // SAFETY: the standard descriptors belong to the process; nothing owns their numbers as `OwnedFd`.
+    // SAFETY: the caller names a number that nothing owns as an `OwnedFd`.
     check(unsafe { libc::dup2(fd, number) } as libc::c_long).map(drop)
 }

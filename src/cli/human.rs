@@ -1,0 +1,63 @@
+//! Sizes and times as docker's tables have them.
+
+use jiff::Timestamp;
+
+/// Powers of 1000 with so many significant digits: `1.23MB` (`units.HumanSizeWithPrecision`).
+pub fn size(bytes: u64, digits: usize) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut number, mut unit) = (bytes as f64, 0);
+    while number >= 1000.0 && unit < UNITS.len() - 1 {
+        number /= 1000.0;
+        unit += 1;
+    }
+    format!("{}{}", significant(number, digits), UNITS[unit])
+}
+
+/// As C's `%.*g`, for numbers that need no exponent.
+fn significant(number: f64, digits: usize) -> String {
+    let whole = if number < 1.0 { 1 } else { number.log10() as usize + 1 };
+    let text = format!("{number:.*}", digits.saturating_sub(whole));
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text,
+    }
+}
+
+/// `3 minutes ago`; empty for no time, `N/A` for what is none.
+pub fn ago(created: Option<&str>) -> String {
+    let Some(then) = created.and_then(|text| text.parse::<Timestamp>().ok()) else { return "N/A".to_string() };
+    let seconds = Timestamp::now().as_second().saturating_sub(then.as_second()).max(0);
+    format!("{} ago", duration(seconds as u64))
+}
+
+/// `units.HumanDuration`.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match seconds {
+        0 => "Less than a second".to_string(),
+        1 => "1 second".to_string(),
+        2..60 => format!("{seconds} seconds"),
+        _ if minutes == 1 => "About a minute".to_string(),
+        _ if minutes < 60 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".to_string(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 14 => format!("{} days", hours / 24),
+        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_dockers() {
+        let cases = [(0, "0B"), (999, "999B"), (1000, "1kB"), (1234567, "1.23MB"), (12_345_678, "12.3MB")];
+        for (bytes, text) in cases.into_iter().chain([(123_456_789, "123MB"), (4_257_000_000, "4.26GB")]) {
+            assert_eq!(size(bytes, 3), text);
+        }
+        assert_eq!(size(1234567, 4), "1.235MB");
+    }
+}

@@ -1,0 +1,406 @@
+//! `load`: images out of an archive: `docker save`'s (`manifest.json`, with `<id>/layer.tar` before docker 25 and
+//! `blobs/…` since), an OCI archive, or a folder that holds either.
+
+use super::layer::{Packing, Unpacked, check, inflate, settle, unpack};
+use super::members::Members;
+use super::store::{IMAGE_NAME, LARGEST_DOCUMENT, REF_NAME};
+use super::{Change, Config, Digest, Image, Reference, Store, change};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// More files than any archive of images has.
+const MOST_PARTS: usize = 100_000;
+
+/// What was loaded.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Loaded {
+    pub id: Digest,
+    pub names: Vec<Reference>,
+}
+
+/// One line of docker's `manifest.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerManifest {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+/// The files of an archive, by name.
+enum Source {
+    /// Parts of one plain archive: offset and size, and links between names.
+    Archive {
+        file: File,
+        parts: HashMap<String, (u64, u64)>,
+        links: HashMap<String, String>,
+    },
+    Folder(OwnedFd),
+}
+
+/// Loads every image of `path`.
+pub fn load(store: &Store, path: &Path, progress: &(dyn Fn(&str) + Sync)) -> Result<Vec<Loaded>> {
+    let mut change = Change::begin(store)?;
+    let shown = || format!("cannot open `{}`", path.display());
+    let source = if path.is_dir() {
+        Source::Folder(crate::tree::open_folder(path)?)
+    } else {
+        archive(&change, File::open(path).with_context(shown)?)?
+    };
+    from(&mut change, &source, progress).and_then(|images| finish(change, images))
+}
+
+/// The same from a stream, which is first put on disk.
+pub fn load_stream(store: &Store, input: impl Read, progress: &(dyn Fn(&str) + Sync)) -> Result<Vec<Loaded>> {
+    let mut change = Change::begin(store)?;
+    let (_, mut file) = change.new_file("archive")?;
+    io::copy(&mut { input }, &mut file).context("cannot keep the archive")?;
+    io::Seek::rewind(&mut file)?;
+    let source = archive(&change, file)?;
+    from(&mut change, &source, progress).and_then(|images| finish(change, images))
+}
+
+struct Found {
+    loaded: Loaded,
+    line: Descriptor,
+}
+
+fn finish(change: Change<'_>, images: Vec<Found>) -> Result<Vec<Loaded>> {
+    change.commit(|index| {
+        for image in &images {
+            if image.loaded.names.is_empty() {
+                change::set_name(index, &image.line, None);
+            }
+            for name in &image.loaded.names {
+                change::set_name(index, &image.line, Some(name));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(images.into_iter().map(|image| image.loaded).collect())
+}
+
+/// Finds the parts of a tar archive; a packed one is inflated into the change's folder first.
+fn archive(change: &Change<'_>, file: File) -> Result<Source> {
+    let mut start = [0u8; 6];
+    let size = file.read_at(&mut start, 0)?;
+    anyhow::ensure!(size > 0, "the archive is empty");
+    let packing = Packing::of(&start[..size])?;
+    let file = match packing {
+        Packing::Plain => file,
+        _ => {
+            let (_, mut plain) = change.new_file("archive")?;
+            io::copy(&mut inflate(packing, file)?, &mut plain).context("cannot inflate the archive")?;
+            io::Seek::rewind(&mut plain)?;
+            plain
+        }
+    };
+    let (mut parts, mut links) = (HashMap::new(), HashMap::new());
+    let mut members = Members::new(Counting { file: &file, at: 0 });
+    while let Some(member) = members.next()? {
+        let Ok(name) = String::from_utf8(member.path) else { continue };
+        let name = name.trim_start_matches("./").to_string();
+        match member.kind {
+            b'0' if member.pieces.is_none() => {
+                parts.insert(name, (members.inner_mut().at, member.size));
+            }
+            b'1' => drop(links.insert(name, String::from_utf8_lossy(&member.link).into_owned())),
+            // Docker before 25 writes a layer that another image has as `../OTHER/layer.tar`.
+            b'2' => {
+                let target = String::from_utf8_lossy(&member.link).into_owned();
+                let target = match target.strip_prefix("../") {
+                    Some(rest) => rest.to_string(),
+                    None => name.rsplit_once('/').map_or(target.clone(), |(dir, _)| format!("{dir}/{target}")),
+                };
+                links.insert(name, target);
+            }
+            _ => {}
+        }
+        anyhow::ensure!(parts.len() + links.len() <= MOST_PARTS, "the archive has more than {MOST_PARTS} files");
+        members.pass_over(|inner, size| inner.pass_over(size))?;
+    }
+    Ok(Source::Archive { file, parts, links })
+}
+
+/// A file that knows how far it was read.
+struct Counting<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Counting<'_> {
+    /// By a seek, not by reading; a file that ends before is truncated.
+    fn pass_over(&mut self, size: u64) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        if self.at + size > length.next_multiple_of(512) {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"));
+        }
+        self.at += size;
+        io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.at)).map(drop)
+    }
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.file.read(buffer)?;
+        self.at += size as u64;
+        Ok(size)
+    }
+}
+
+/// A stretch of a file.
+struct Part {
+    file: File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let size = self.file.read_at(&mut buffer[..most], self.at)?;
+        if size == 0 && most > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"));
+        }
+        self.at += size as u64;
+        self.left -= size as u64;
+        Ok(size)
+    }
+}
+
+impl Source {
+    fn open(&self, name: &str) -> Result<Part> {
+        match self {
+            Source::Archive { file, parts, links } => {
+                let mut name = name.trim_start_matches("./");
+                for _ in 0..8 {
+                    if let Some((at, left)) = parts.get(name) {
+                        return Ok(Part { file: file.try_clone()?, at: *at, left: *left });
+                    }
+                    match links.get(name) {
+                        Some(target) => name = target,
+                        None => break,
+                    }
+                }
+                bail!("the archive has no `{}`", name.escape_debug())
+            }
+            Source::Folder(dir) => {
+                let path = crate::plan::c_string(name.as_bytes());
+                let resolve = crate::sys::RESOLVE_IN_ROOT | crate::sys::RESOLVE_NO_MAGICLINKS;
+                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+                let opened = crate::sys::openat2(dir, &path, flags, Mode::empty(), resolve);
+                let file = File::from(opened.with_context(|| format!("the folder has no `{}`", name.escape_debug()))?);
+                let data = file.metadata()?;
+                anyhow::ensure!(data.is_file(), "`{}` is not a regular file", name.escape_debug());
+                Ok(Part { file, at: 0, left: data.len() })
+            }
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.open(name).is_ok()
+    }
+
+    fn document(&self, name: &str) -> Result<Vec<u8>> {
+        let part = self.open(name)?;
+        anyhow::ensure!(part.left <= LARGEST_DOCUMENT, "`{}` is {} bytes long", name.escape_debug(), part.left);
+        let mut bytes = Vec::new();
+        { part }.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn blob(&self, line: &Descriptor) -> Result<Vec<u8>> {
+        let digest = Digest::parse(line.digest().as_ref())?;
+        let bytes = self.document(&format!("blobs/sha256/{}", digest.hex()))?;
+        anyhow::ensure!(bytes.len() as u64 == line.size(), "wrong size: `{digest}` has {} bytes", bytes.len());
+        anyhow::ensure!(Digest::of(&bytes) == digest, "wrong digest: `{digest}` has other bytes");
+        Ok(bytes)
+    }
+}
+
+fn from(change: &mut Change<'_>, source: &Source, progress: &(dyn Fn(&str) + Sync)) -> Result<Vec<Found>> {
+    let known = change.store.list()?;
+    if source.has("manifest.json") {
+        let manifests: Vec<DockerManifest> =
+            serde_json::from_slice(&source.document("manifest.json")?).context("`manifest.json` is not one")?;
+        return manifests.into_iter().map(|one| docker(change, source, one, &known, progress)).collect();
+    }
+    if source.has("index.json") {
+        let index: ImageIndex =
+            serde_json::from_slice(&source.document("index.json")?).context("`index.json` is not one")?;
+        let mut found: Vec<Found> = Vec::new();
+        for line in index.manifests() {
+            found.push(oci(change, source, line, &known, progress)?);
+        }
+        return Ok(found);
+    }
+    bail!("neither an archive of docker's nor an OCI one: there is no `manifest.json` and no `index.json` in it")
+}
+
+/// An image as `docker save` writes it; the manifest is ours to make.
+fn docker(
+    change: &mut Change<'_>,
+    source: &Source,
+    one: DockerManifest,
+    known: &[Image],
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<Found> {
+    let bytes = source.document(&one.config)?;
+    let id = Digest::of(&bytes);
+    // The config is named by its digest, in both of docker's layouts.
+    let stem = one.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    if let Ok(said) = Digest::parse(&format!("sha256:{stem}"))
+        && said != id
+    {
+        bail!("wrong digest: the config `{}` has the digest {id}", one.config.escape_debug());
+    }
+    let config = Config::parse(&bytes)?;
+    let names = one.repo_tags.unwrap_or_default().iter().map(|name| Reference::parse(name)).collect::<Result<_>>()?;
+    let layers = one.layers.unwrap_or_default();
+    let jobs = layers.into_iter().map(|path| Job { path, line: None }).collect();
+    let lines = fill(change, source, &config, jobs, known, progress)?;
+    let (id, line) = change.add_image_of(&bytes, lines)?;
+    Ok(Found { loaded: Loaded { id, names }, line })
+}
+
+/// An image of an OCI layout; its manifest is kept as it is.
+fn oci(
+    change: &mut Change<'_>,
+    source: &Source,
+    line: &Descriptor,
+    known: &[Image],
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<Found> {
+    let mut line = line.clone();
+    let annotations = line.annotations().clone().unwrap_or_default();
+    let name = annotations.get(IMAGE_NAME).or_else(|| annotations.get(REF_NAME));
+    let names = name.map(|name| Reference::parse(name)).transpose()?.into_iter().collect();
+    let mut bytes = source.blob(&line)?;
+    if let Ok(index) = serde_json::from_slice::<ImageIndex>(&bytes) {
+        let here = super::config::host_architecture();
+        let fits = |line: &&Descriptor| {
+            line.platform().as_ref().is_none_or(|platform| platform.architecture().to_string() == here)
+        };
+        line = index.manifests().iter().find(fits).with_context(|| format!("no variant for linux/{here}"))?.clone();
+        bytes = source.blob(&line)?;
+    }
+    let manifest: ImageManifest = serde_json::from_slice(&bytes).context("the manifest is not one")?;
+    let config_bytes = source.blob(manifest.config())?;
+    let config = Config::parse(&config_bytes)?;
+    let job = |line: &Descriptor| -> Result<Job> {
+        let digest = Digest::parse(line.digest().as_ref())?;
+        Ok(Job { path: format!("blobs/sha256/{}", digest.hex()), line: Some(line.clone()) })
+    };
+    let jobs = manifest.layers().iter().map(job).collect::<Result<_>>()?;
+    fill(change, source, &config, jobs, known, progress)?;
+    let id = change.add_document(&config_bytes)?;
+    change.add_document(&bytes)?;
+    line.set_annotations(None);
+    Ok(Found { loaded: Loaded { id, names }, line })
+}
+
+struct Job {
+    path: String,
+    /// What the manifest says of it, if there is one.
+    line: Option<Descriptor>,
+}
+
+type Done = (Unpacked, PathBuf);
+
+/// Unpacks the layers that the store does not have, several at once: their lines, lowest first.
+fn fill(
+    change: &mut Change<'_>,
+    source: &Source,
+    config: &Config,
+    jobs: Vec<Job>,
+    known: &[Image],
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<Descriptor>> {
+    let diff_ids = &config.rootfs.diff_ids;
+    anyhow::ensure!(
+        jobs.len() == diff_ids.len(),
+        "the config names {} layers, the manifest {}",
+        diff_ids.len(),
+        jobs.len()
+    );
+    let chain = Digest::chain(diff_ids);
+    let here = |number: usize| change.tree(&chain[number]).is_some();
+    let stored: Vec<Option<Descriptor>> = (0..jobs.len())
+        .map(|number| here(number).then(|| stored(change.store, known, &diff_ids[number], &jobs[number])).flatten())
+        .collect();
+    let todo: Mutex<Vec<usize>> =
+        Mutex::new((0..jobs.len()).filter(|number| stored[*number].is_none()).rev().collect());
+    let done: Mutex<HashMap<usize, Done>> = Mutex::new(HashMap::new());
+    let work = || -> Result<()> {
+        loop {
+            let next = todo.lock().ok().and_then(|mut todo| todo.pop());
+            let Some(number) = next else { return Ok(()) };
+            let one = (|| -> Result<Done> {
+                let part = source.open(&jobs[number].path)?;
+                let (path, file) = change.new_file("blob")?;
+                let unpacked = unpack(part, Some(&file), &change.path("tree"), None)?;
+                check(&unpacked, &diff_ids[number], jobs[number].line.as_ref())?;
+                Ok((unpacked, path))
+            })();
+            let one = one.with_context(|| format!("layer {} of {}", number + 1, jobs.len())).inspect_err(|_| {
+                // The others need not go on.
+                if let Ok(mut todo) = todo.lock() {
+                    todo.clear();
+                }
+            })?;
+            progress(&format!("{}: Loading layer", diff_ids[number].short()));
+            if let Ok(mut done) = done.lock() {
+                done.insert(number, one);
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(2, |count| count.get()).clamp(1, 8);
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (1..workers.min(jobs.len().max(1))).map(|_| scope.spawn(work)).collect();
+        let mut result = work();
+        for thread in threads {
+            result = result.and(thread.join().unwrap_or_else(|_| bail!("a worker has failed")));
+        }
+        result
+    })?;
+    let mut done = done.into_inner().unwrap_or_default();
+    let mut lines = Vec::with_capacity(jobs.len());
+    for (number, stored) in stored.into_iter().enumerate() {
+        match (stored, done.remove(&number)) {
+            (Some(line), _) => lines.push(line),
+            (None, Some((unpacked, blob))) => {
+                lines.push(jobs[number].line.clone().map_or_else(|| unpacked.descriptor(), Ok)?);
+                let digest = unpacked.blob.clone();
+                settle(change, unpacked, &blob, &chain[..number], chain[number].clone())?;
+                change.add_blob(digest, blob);
+            }
+            (None, None) => bail!("layer {} was not unpacked", number + 1),
+        }
+    }
+    Ok(lines)
+}
+
+/// The line of a layer that the store has already, whichever image brought it.
+fn stored(store: &Store, known: &[Image], diff_id: &Digest, job: &Job) -> Option<Descriptor> {
+    let has =
+        |line: &Descriptor| Digest::parse(line.digest().as_ref()).is_ok_and(|digest| store.blob(&digest).exists());
+    if let Some(line) = &job.line {
+        return has(line).then(|| line.clone());
+    }
+    known.iter().find_map(|image| {
+        let pairs = image.config.rootfs.diff_ids.iter().zip(image.manifest.layers());
+        pairs.into_iter().find(|(one, line)| *one == diff_id && has(line)).map(|(_, line)| line.clone())
+    })
+}

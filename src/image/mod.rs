@@ -1,0 +1,35 @@
+//! Images at rest: an OCI image layout under the data root, names for what is in it, and the archives by which images
+//! travel. An image is a stack of layers and a small document that says what to run.
+//!
+//! Try it without us: `skopeo copy docker-archive:image.tar oci:layout:name`, then `cat layout/index.json`.
+
+pub mod change;
+mod changes;
+pub mod commit;
+mod config;
+mod digest;
+mod extract;
+mod instruction;
+mod layer;
+mod load;
+mod members;
+mod pack;
+mod place;
+mod reference;
+mod remove;
+mod room;
+mod save;
+mod sparse;
+mod store;
+
+pub use change::Change;
+pub use changes::{Container, IMAGE_ID, Kind};
+pub use config::{Config, Execution, History};
+pub use digest::Digest;
+pub use layer::ensure;
+pub use load::{Loaded, load, load_stream};
+pub use reference::Reference;
+pub use remove::{Removed, in_use, prune, remove, tag};
+pub use room::Images;
+pub use save::{Format, save};
+pub use store::{Image, Store};
