@@ -154,10 +154,11 @@ fn a_link_of_the_image_leads_elsewhere_in_the_image() {
     let canary = bench.path("canary");
     fs::create_dir(&canary).unwrap();
     let link = format!("ln -s {} /out; ln -s /var/tmp /in", canary.display());
-    bench.ok(&["run", "--name", "c", "busybox", "sh", "-c", &link]);
-    bench.ok(&["commit", "c", "links"]);
-    bench.ok(&["run", "--rm", "-v", "v:/in/data", "links", "touch", "/var/tmp/data/f"]);
-    assert!(bench.path("root/volumes/v/_data/f").exists());
-    bench.ok(&["run", "--rm", "-v", "v:/out/data", "links", "true"]);
+    bench.ok(&["run", "--name", "cc", "busybox", "sh", "-c", &link]);
+    bench.ok(&["commit", "cc", "links"]);
+    bench.ok(&["run", "--rm", "-v", "vol:/in/data", "links", "touch", "/var/tmp/data/f"]);
+    assert!(bench.path("root/volumes/vol/_data/f").exists());
+    // Where that is missing in the image: refused or made, but inside.
+    bench.run(&["run", "--rm", "-v", "vol:/out/data", "links", "true"]);
     assert_eq!(fs::read_dir(&canary).unwrap().count(), 0, "the link led out of the image");
 }

@@ -14,6 +14,8 @@ mod layer;
 mod load;
 mod members;
 mod pack;
+mod parts;
+mod pax;
 mod place;
 mod reference;
 mod remove;
