@@ -78,8 +78,11 @@ pub const CONTAINER: Command = Command {
     },
 };
 
+/// Whether a container is one of those that are meant.
+type Wanted = Box<dyn Fn(&Record) -> bool>;
+
 fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
-    let mut wanted: Vec<Box<dyn Fn(&Record) -> bool>> = Vec::new();
+    let mut wanted: Vec<Wanted> = Vec::new();
     for text in strings(said, "filter") {
         match text.split_once('=') {
             Some(("until", time)) => {
