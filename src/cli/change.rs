@@ -78,9 +78,11 @@ pub const CONTAINER: Command = Command {
     },
 };
 
+/// Whether a container is one of those that are meant.
+type Wanted = Box<dyn Fn(&Record) -> bool>;
+
 fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
-    type Filter = Box<dyn Fn(&Record) -> bool>;
-    let mut wanted: Vec<Filter> = Vec::new();
+    let mut wanted: Vec<Wanted> = Vec::new();
     for text in strings(said, "filter") {
         match text.split_once('=') {
             Some(("until", time)) => {

@@ -53,7 +53,9 @@ pub fn exec(exec: &Exec<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>
     recover(exec.dirs, &exec.id)?;
     let prepared = prepare_exec(exec)?;
     if exec.detached {
-        launch(&prepared.plan, Stage::default(), Options { watch, failpoint })?;
+        let launched = launch(&prepared.plan, Stage::default(), Options { watch, failpoint })?;
+        // The one that made it has ended by design; the command itself is the container's by now.
+        sys::wait_pidfd(&launched.pidfd).context("cannot wait for the one that made it")?;
         return Ok(0);
     }
     let stdio::Streams { stage, relays, terminal } = stdio::arrange(exec.said, prepared.spec.terminal())?;

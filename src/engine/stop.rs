@@ -4,7 +4,7 @@
 use super::recover;
 use crate::cgroup::Freezer;
 use crate::container::{Lock, Missing, Record, Running, Status, status};
-use crate::plan::{Dirs, Id, Restart, has_owner, wait_for_owner};
+use crate::plan::{Dirs, Id, Restart, has_journal, has_owner, wait_for_owner};
 use crate::sys;
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -145,7 +145,8 @@ pub(super) fn settled(dirs: &Dirs, id: &Id) -> Result<Record> {
         recover(dirs, id)?;
         let record = Record::read(dirs, id)?;
         let between = !matches!(status(&record), Status::Running(_) | Status::Paused(_) | Status::Restarting);
-        if !between || !has_owner(dirs, id) {
+        // It may have died just after we recovered what was dead; then its journal is still there.
+        if !between || !has_journal(dirs, id) {
             return Ok(record);
         }
         if begun.elapsed() > PATIENCE {

@@ -193,6 +193,11 @@ pub fn wait_for_owner(dirs: &Dirs, id: &Id) -> Result<()> {
     }
 }
 
+/// Whether something is written down that would have to be taken back, by its owner or after him.
+pub fn has_journal(dirs: &Dirs, id: &Id) -> bool {
+    fs::symlink_metadata(dirs.run.join("journal").join(id.as_str())).is_ok()
+}
+
 /// Whether an engine lives that owns this container.
 pub fn has_owner(dirs: &Dirs, id: &Id) -> bool {
     let path = dirs.run.join("journal").join(id.as_str());

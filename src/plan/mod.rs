@@ -16,8 +16,8 @@ mod undo;
 
 pub use explain::{Narrator, dry_run, narrate_json};
 pub use journal::{
-    Entry, Header, Journal, Leftover, boot_id, has_owner, journals, leftover, leftovers, start_time, undo_list,
-    wait_for_owner,
+    Entry, Header, Journal, Leftover, boot_id, has_journal, has_owner, journals, leftover, leftovers, start_time,
+    undo_list, wait_for_owner,
 };
 pub use launch::{Failpoint, Failure, Fault, Launched, Options, Watch, launch, perform_host};
 pub use life::{Life, LogConfig, LogDriver, Restart};

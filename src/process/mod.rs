@@ -136,6 +136,11 @@ impl Room for Process {
             plan.add(Phase::Mounts, "root", own_root())
                 .why("Opened once, now that `/` is the container's: its terminal and folders are found from here.");
         }
+        if spec.detached {
+            plan.add(Phase::Exec, "orphan", orphan())
+                .why("Its parent ends inside the container, so PID 1 in there inherits it; else a host that does not reap could keep the container from ending.")
+                .look("ps -o pid,ppid,args --ppid $PID");
+        }
         draw(spec, plan);
         Ok(())
     }
@@ -177,6 +182,15 @@ fn draw(spec: &Spec, plan: &mut Plan) {
         init::plan(plan);
     }
     command::plan(spec, plan);
+}
+
+/// `exec -d`: a child goes on in our place, and we end. An orphan goes to the PID 1 of the namespace in which its parent
+/// was (`man 7 pid_namespaces`); a child of the engine's would go to the host's.
+fn orphan() -> Op {
+    Op::new("fork", [""; 0], "( … & )", |_| match sys::fork()? {
+        nix::unistd::ForkResult::Child => Ok(()),
+        nix::unistd::ForkResult::Parent { .. } => sys::exit_now(0),
+    })
 }
 
 /// What `/` is for the child by now.

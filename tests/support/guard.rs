@@ -196,8 +196,11 @@ impl Guard {
     /// Whether nothing of the image (the folder below `layers` or `images`) of this path was there before.
     fn image_is_new(&self, path: &Path) -> bool {
         let image: PathBuf = path.strip_prefix(&self.root).unwrap_or(path).components().take(2).collect();
-        let prefix = format!("{}/", self.root.join(image).display());
-        self.before.get("state").is_some_and(|known| !known.iter().any(|line| line.starts_with(&prefix)))
+        let image = self.root.join(image).display().to_string();
+        let of_it = |line: &String| {
+            line.strip_prefix(&image).is_some_and(|rest| rest.starts_with('/') || rest.starts_with(' '))
+        };
+        self.before.get("state").is_some_and(|known| !known.iter().any(of_it))
     }
 }
 
