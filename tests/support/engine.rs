@@ -59,6 +59,13 @@ impl Engine {
         })
     }
 
+    /// The tree of the default image, which has one layer.
+    pub fn image_tree(&self) -> PathBuf {
+        let layers = std::fs::read_dir(self.root().join("layers")).into_iter().flatten().flatten();
+        let mut trees = layers.map(|layer| layer.path().join("diff")).filter(|tree| tree.join("bin/busybox").exists());
+        trees.next().expect("the default image is made by the first run")
+    }
+
     /// The data root; made by the engine on its first start.
     pub fn root(&self) -> &Path {
         &self.root
