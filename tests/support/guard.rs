@@ -84,20 +84,25 @@ impl Guard {
     }
 
     /// Panics with what has changed, if it does not go away by itself in a moment.
-    pub fn check(mut self) {
-        self.compare();
+    pub fn check(self) {
+        self.verdict().unwrap_or_else(|changes| panic!("{changes}"));
     }
 
-    fn compare(&mut self) {
+    /// What has changed and does not go away by itself in a moment, as an error.
+    pub fn verdict(mut self) -> Result<(), String> {
+        self.compare()
+    }
+
+    fn compare(&mut self) -> Result<(), String> {
         self.checked = true;
         let end = Instant::now() + self.patience;
         loop {
             let changes = self.changes();
             if changes.is_empty() {
-                return;
+                return Ok(());
             }
             if Instant::now() > end {
-                panic!("the host is not as it was:\n  {}", changes.join("\n  "));
+                return Err(format!("the host is not as it was:\n  {}", changes.join("\n  ")));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -207,7 +212,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.checked && !thread::panicking() {
-            self.compare();
+            self.compare().unwrap_or_else(|changes| panic!("{changes}"));
         }
     }
 }
