@@ -172,7 +172,12 @@ fn state_folders_and_images() {
         image.push(entry.unwrap().path().join("diff/etc/passwd"));
     }
     let passwd = image.into_iter().find(|path| path.exists()).unwrap();
+    let added = passwd.with_file_name("added");
+    sees(&engine, "state", "etc/added", || fs::write(&added, "").unwrap(), || fs::remove_file(&added).unwrap());
     let mut guard = Guard::new(root);
+    fs::create_dir_all(root.join("layers/another/diff")).unwrap();
+    fs::write(root.join("layers/another/diff/file"), "").unwrap();
+    assert_eq!(guard.changes(), [""; 0], "a layer may be new");
     fs::write(&passwd, "changed").unwrap();
     assert!(guard.changes().iter().any(|line| line.contains("etc/passwd")));
     fs::remove_file(&passwd).unwrap();

@@ -78,10 +78,14 @@ impl Subject {
         for id in self.engine.run(["ps", "-aq"]).stdout.split_whitespace() {
             self.engine.run(["rm", "-f", id]);
         }
-        if let Some(guard) = guard {
-            guard.check();
+        // What a check has left behind is wrong, whatever else it has found.
+        match guard.map(Guard::verdict) {
+            Some(Err(changes)) => match finding {
+                Ok(()) => wrong(changes),
+                Err(fault) => wrong(format!("{fault:?}\n{changes}")),
+            },
+            _ => finding,
         }
-        finding
     }
 
     /// Found out by trying: what is said to `cat` comes back.

@@ -84,20 +84,25 @@ impl Guard {
     }
 
     /// Panics with what has changed, if it does not go away by itself in a moment.
-    pub fn check(mut self) {
-        self.compare();
+    pub fn check(self) {
+        self.verdict().unwrap_or_else(|changes| panic!("{changes}"));
     }
 
-    fn compare(&mut self) {
+    /// What has changed and does not go away by itself in a moment, as an error.
+    pub fn verdict(mut self) -> Result<(), String> {
+        self.compare()
+    }
+
+    fn compare(&mut self) -> Result<(), String> {
         self.checked = true;
         let end = Instant::now() + self.patience;
         loop {
             let changes = self.changes();
             if changes.is_empty() {
-                return;
+                return Ok(());
             }
             if Instant::now() > end {
-                panic!("the host is not as it was:\n  {}", changes.join("\n  "));
+                return Err(format!("the host is not as it was:\n  {}", changes.join("\n  ")));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -177,8 +182,10 @@ impl Guard {
                 }
             }
             walk(&self.root.join(folder), &mut |path, meta| {
-                // An image may be new; what was there must be as it was. (A folder's time changes with new neighbours.)
-                if !(meta.is_dir() || path.ends_with(".lock") || self.image_is_new(path)) {
+                // A layer or a blob may be new; what was there must be as it was, and nothing may be added to a layer.
+                // The index tells what there is, and a folder's time changes with new neighbours.
+                let aside = meta.is_dir() || path.ends_with(".lock") || path.ends_with("images/index.json");
+                if !(aside || self.is_new(path)) {
                     let time = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
                     found.insert(format!(
                         "{} inode {} mode {:o} size {} time {time}",
@@ -193,13 +200,12 @@ impl Guard {
         found
     }
 
-    /// Whether nothing of the image (the folder below `layers` or `images`) of this path was there before.
-    fn image_is_new(&self, path: &Path) -> bool {
-        let image: PathBuf = path.strip_prefix(&self.root).unwrap_or(path).components().take(2).collect();
-        let image = self.root.join(image).display().to_string();
-        let of_it = |line: &String| {
-            line.strip_prefix(&image).is_some_and(|rest| rest.starts_with('/') || rest.starts_with(' '))
-        };
+    /// Whether nothing of the layer (a folder below `layers`), or of the file of `images`, was there before.
+    fn is_new(&self, path: &Path) -> bool {
+        let inner = path.strip_prefix(&self.root).unwrap_or(path);
+        let depth = if inner.starts_with("layers") { 2 } else { usize::MAX };
+        let whole = self.root.join(inner.components().take(depth).collect::<PathBuf>()).display().to_string();
+        let of_it = |line: &String| line.strip_prefix(&whole).is_some_and(|rest| rest.starts_with(['/', ' ']));
         self.before.get("state").is_some_and(|known| !known.iter().any(of_it))
     }
 }
@@ -207,7 +213,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.checked && !thread::panicking() {
-            self.compare();
+            self.compare().unwrap_or_else(|changes| panic!("{changes}"));
         }
     }
 }
