@@ -25,7 +25,7 @@ mod volume;
 mod watch;
 
 pub use archive::{EXPORT, IMPORT, LOAD, SAVE};
-pub use change::{CONTAINER, PAUSE, PORT, RENAME, UNPAUSE, UPDATE};
+pub use change::{CONTAINER, PAUSE, RENAME, UNPAUSE, UPDATE};
 pub use commit::{COMMIT, DIFF};
 pub use doctor::DOCTOR;
 pub use end::{KILL, RM, STOP, WAIT};
@@ -33,7 +33,7 @@ pub use exec::EXEC;
 pub use image::{HISTORY, IMAGE, IMAGES, RMI, TAG};
 pub use inspect::INSPECT;
 pub use logs::LOGS;
-pub use network::NETWORK;
+pub use network::{NETWORK, PORT};
 pub use ps::PS;
 pub use run::{CREATE, RUN};
 pub use start::{ATTACH, RESTART, START};

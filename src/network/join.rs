@@ -60,9 +60,13 @@ pub fn first_process(dirs: &Dirs, id: &Id) -> Option<u32> {
 }
 
 /// Opened on the host, where the path means something; joined by the child.
-pub fn plan(spec: &Spec, plan: &mut Plan) -> Result<()> {
+pub fn plan(spec: &Spec, mode: &Mode, plan: &mut Plan) -> Result<()> {
     let joined = spec.linux().namespaces().iter().flatten().find(|one| one.typ() == Kind::Network);
-    let Some(path) = joined.and_then(|one| one.path().clone()) else { return Ok(()) };
+    if joined.is_none_or(|one| one.path().is_none()) {
+        return Ok(());
+    }
+    // The spec's path is of the day when it was written; at every start the other container is looked up again.
+    let path = std::path::PathBuf::from(format!("/proc/{}/ns/net", process(mode, spec)?));
     let slot: Arc<OnceLock<fs::File>> = Arc::default();
     let (kept, shown) = (Arc::clone(&slot), path.display().to_string());
     let opened = op("openat", [shown.clone()], format!("exec 9< {shown}"), move |_| {

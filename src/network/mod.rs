@@ -99,7 +99,7 @@ impl Room for Net {
         let wish: Wish = serde_json::from_value(wish.clone())?;
         match &wish.mode {
             Mode::None | Mode::Host => Ok(()),
-            Mode::Container(_) => join::plan(spec, plan),
+            Mode::Container(_) => join::plan(spec, &wish.mode, plan),
             Mode::Networks => attach::plan(spec, &wish, plan),
         }
     }

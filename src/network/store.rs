@@ -249,7 +249,8 @@ mod tests {
             Network::new("x", wishes, &[route("10.9.0.0/16")], 1500, &[]).map_err(|error| error.to_string())
         };
         assert_eq!(with(|_| ()).unwrap().gateway, Ipv4Addr::new(10, 1, 2, 1));
-        let cases: [(fn(&mut Wishes), &str); 7] = [
+        type Change = fn(&mut Wishes);
+        let cases: [(Change, &str); 7] = [
             (
                 |w| w.subnet = Some("10.9.1.0/24".parse().unwrap()),
                 "overlaps with the host's route `10.9.0.0/16 dev eth0`",
