@@ -1,6 +1,8 @@
 //! The network of a container, judged by packets and by the kernel: bridge, NAT, ports, addresses. The engine's host is
 //! the test's private one; a second network namespace, the `lan`, is its neighbour on the wire.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! Detached containers and their network: the monitor holds what the foreground engine held.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeSet;

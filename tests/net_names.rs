@@ -1,11 +1,13 @@
 //! Networks of the user's making: made, inspected, kept apart, removed; names on them, and what the older flags say.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
-use support::lab::{HOST, LAN, Lab, address, reaches, serve, sh};
+use support::lab::{HOST, LAN, Lab, address, reaches, serve, settle, sh};
 use support::{Done, Guard, Running, kernel};
 
 fn ok(lab: &Lab, words: &[&str]) -> String {
@@ -23,7 +25,7 @@ fn refused(lab: &Lab, words: &[&str], word: &str) -> Done {
 }
 
 fn on(lab: &Lab, network: &str, flags: &[&str]) -> Running {
-    lab.engine.start([&["run", "--rm", "-i", "--network", network], flags, &["busybox", "cat"]].concat())
+    settle(lab.engine.start([&["run", "--rm", "-i", "--network", network], flags, &["busybox", "cat"]].concat()))
 }
 
 /// What `nslookup` finds from inside, with the container's own resolv.conf.
@@ -34,6 +36,7 @@ fn lookup(lab: &Lab, network: &str, name: &str) -> Done {
 #[test]
 fn a_network_comes_and_goes_without_a_trace() {
     let Some(lab) = Lab::open() else { return };
+    lab.engine.run(["run", "--rm", "--network", "none", "busybox", "true"]);
     // The tables themselves appear with the first rule and stay, empty.
     ok(&lab, &["network", "create", "first"]);
     ok(&lab, &["network", "rm", "first"]);

@@ -64,7 +64,7 @@ impl Lab {
     /// A container that waits; its pid names its namespaces.
     pub fn start(&self, flags: &[&str]) -> Running {
         let words = [&["run", "--rm", "-i", "--network", "bridge"], flags, &["busybox", "cat"]].concat();
-        self.engine.start(words)
+        settle(self.engine.start(words))
     }
 
     /// A guard that takes the default network, which stays, as given.
@@ -78,6 +78,16 @@ impl Lab {
         }
         Guard::new(self.engine.root())
     }
+}
+
+/// What was taken for the command may have been `iptables-restore`, on a slow day: the command is in its own PID
+/// namespace.
+pub fn settle(mut running: Running) -> Running {
+    let ours = kernel::namespace(std::process::id(), "pid");
+    while kernel::namespace(running.pid, "pid").is_none_or(|theirs| Some(theirs) == ours) {
+        running.wait_for_command();
+    }
+    running
 }
 
 /// The container's address, as its own network namespace has it.
