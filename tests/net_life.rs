@@ -19,7 +19,8 @@ fn pid(lab: &Lab, name: &str) -> u32 {
 
 #[test]
 fn a_detached_container_keeps_its_network_until_it_stops_and_gets_one_again() {
-    let Some(lab) = Lab::open() else { return };
+    let Some(mut lab) = Lab::open() else { return };
+    lab.engine.keeps = true;
     let guard = lab.guard();
     ok(
         &lab,
@@ -56,7 +57,8 @@ fn a_detached_container_keeps_its_network_until_it_stops_and_gets_one_again() {
 
 #[test]
 fn twenty_at_once_twice_over() {
-    let Some(lab) = Lab::open() else { return };
+    let Some(mut lab) = Lab::open() else { return };
+    lab.engine.keeps = true;
     let guard = lab.guard();
     for _ in 0..2 {
         let words = ["run", "-d", "--net", "bridge", "busybox", "sleep", "100"];
