@@ -63,6 +63,8 @@ impl Wish {
         for text in strings("expose") {
             exposed.extend(publish::exposed(text)?);
         }
+        // What an image says is no command: a port of its that is none is passed over.
+        exposed.extend(spec.image.exposed_ports.iter().filter_map(|text| publish::exposed(text).ok()).flatten());
         if said.get_flag("publish-all") {
             for (port, protocol) in &exposed {
                 let already = |one: &Publish| one.port == *port && one.protocol == *protocol;

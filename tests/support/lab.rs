@@ -69,14 +69,20 @@ impl Lab {
 
     /// A guard that takes the default network, which stays, as given.
     pub fn guard(&self) -> Guard {
-        let done = self.run(&["busybox", "true"]);
-        assert_eq!((done.status, done.stderr.as_str()), (0, ""));
-        // Its port goes with its namespace, in the kernel's own time.
-        let end = std::time::Instant::now() + Duration::from_secs(5);
-        while !sh("ip -o link show mydocker0").contains("NO-CARRIER") && std::time::Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        warm(&self.engine);
         Guard::new(self.engine.root())
+    }
+}
+
+/// Has the engine make its default network, which stays, and waits until the first container's port is gone.
+pub fn warm(engine: &Engine) {
+    // Addresses that come and go by themselves would look like a change.
+    sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+    let done = engine.run(["run", "--rm", "--network", "bridge", "busybox", "true"]);
+    assert_eq!((done.status, done.stderr.as_str()), (0, ""));
+    let end = std::time::Instant::now() + Duration::from_secs(5);
+    while !sh("ip -o link show type bridge").contains("NO-CARRIER") && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
