@@ -21,6 +21,7 @@
 //! | 05 | [`volume`] | files that outlive the container: bind mounts and volumes |
 //! | 06 | [`image`] | images at rest: an OCI layout, archives, commit |
 //! | 07 | [`container`] | a container at rest: id, name, record, lock, log |
+//! | 09 | [`network`] | its wire: veth, bridge, addresses, NAT, ports, names |
 //! | 07 | [`engine`] | runs a plan in the foreground: stdio, signals, exit status, undo |
 //! | – | [`cli`] | words in, words out; the only room that prints |
 //!
@@ -34,6 +35,7 @@ pub mod engine;
 pub mod image;
 pub mod layers;
 pub mod namespaces;
+pub mod network;
 pub mod plan;
 pub mod process;
 pub mod rootfs;

@@ -2,13 +2,13 @@
 
 use mydocker::cli::{self, Command};
 use mydocker::plan::Room;
-use mydocker::{cgroup::Cgroup, container::Container, layers::Layers, namespaces::Namespaces, process::Process};
-use mydocker::{image::Images, rootfs::Rootfs, security::Security, volume::Volumed};
+use mydocker::{cgroup::Cgroup, container::Container, layers::Layers, namespaces::Namespaces, network::Net};
+use mydocker::{image::Images, process::Process, rootfs::Rootfs, security::Security, volume::Volumed};
 use std::process::ExitCode;
 
 /// Every capability, in the order of the chapters.
 const ROOMS: &[&dyn Room] =
-    &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Volumed, &Images, &Security, &Container];
+    &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Volumed, &Images, &Security, &Net, &Container];
 
 const COMMANDS: &[Command] = &[
     cli::RUN,
@@ -44,6 +44,7 @@ const COMMANDS: &[Command] = &[
     cli::SAVE,
     cli::LOAD,
     cli::VOLUME,
+    cli::NETWORK,
     cli::DOCTOR,
 ];
 

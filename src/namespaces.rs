@@ -38,7 +38,12 @@ impl Room for Namespaces {
         command.args([
             Arg::new("hostname").long("hostname").short('h').value_name("NAME").help("Host name in the container"),
             Arg::new("domainname").long("domainname").value_name("NAME").help("NIS domain name in the container"),
-            Arg::new("network").long("network").alias("net").value_name("none|host").help("Network namespace"),
+            Arg::new("network")
+                .long("network")
+                .alias("net")
+                .value_name("none|host")
+                .value_parser(none_or_host)
+                .help("Network namespace"),
             Arg::new("sysctl")
                 .long("sysctl")
                 .value_name("NAME=VALUE")
@@ -76,14 +81,8 @@ impl Room for Namespaces {
 
     fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {
         let string = |name| said.get_one::<String>(name).map(String::as_str);
-        let host_network = match string("network") {
-            None | Some("none") => false,
-            Some("host") => true,
-            Some(other) => bail!(
-                "--network: `{}` is not there: until the network's chapter there are `none` and `host`",
-                other.escape_debug()
-            ),
-        };
+        // The room of the network, where it is in the list, knows more words; all of them but `host` mean: not the host's.
+        let host_network = string("network") == Some("host");
         let hostname = string("hostname").unwrap_or(spec.id.short()).to_string();
         spec.oci.set_hostname(Some(host_name("--hostname", hostname)?));
         let domain = string("domainname").map(|name| host_name("--domainname", name.to_string()));
@@ -119,7 +118,9 @@ impl Room for Namespaces {
     }
 
     fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
-        let wanted: Vec<Kind> = spec.linux().namespaces().iter().flatten().map(|namespace| namespace.typ()).collect();
+        // One with a path is not made but joined, by the room that has put the path there.
+        let made = spec.linux().namespaces().iter().flatten().filter(|namespace| namespace.path().is_none());
+        let wanted: Vec<Kind> = made.map(|namespace| namespace.typ()).collect();
         for (kind, flag) in KINDS {
             if wanted.contains(&kind) {
                 plan.namespaces |= flag;
@@ -197,6 +198,14 @@ fn gone(errno: Errno, _: u64) -> Option<String> {
         Errno::ESRCH => Some("the container has just ended".to_string()),
         Errno::EPERM => Some("to enter namespaces takes CAP_SYS_ADMIN".to_string()),
         _ => None,
+    }
+}
+
+/// All that there is before the network's chapter.
+fn none_or_host(word: &str) -> Result<String, String> {
+    match word {
+        "none" | "host" => Ok(word.to_string()),
+        _ => Err("until the network's chapter there are `none` and `host`".to_string()),
     }
 }
 

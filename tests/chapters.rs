@@ -14,6 +14,8 @@ mod ch03;
 mod ch07;
 #[path = "chapters/ch08.rs"]
 mod ch08;
+#[path = "chapters/ch09.rs"]
+mod ch09;
 #[path = "chapters/check.rs"]
 mod check;
 #[path = "chapters/sabotage.rs"]
@@ -25,8 +27,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::skip;
 
-const CHAPTERS: [(usize, &[Check]); 5] =
-    [(1, ch01::CHECKS), (2, ch02::CHECKS), (3, ch03::CHECKS), (7, ch07::CHECKS), (8, ch08::CHECKS)];
+const CHAPTERS: [(usize, &[Check]); 6] =
+    [(1, ch01::CHECKS), (2, ch02::CHECKS), (3, ch03::CHECKS), (7, ch07::CHECKS), (8, ch08::CHECKS), (9, ch09::CHECKS)];
 
 /// Checks that the chapter before passes too, and why that is no defect of the check.
 const HELD_BEFORE: [(&str, &str); 3] = [

@@ -134,19 +134,3 @@ fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
     print(&format!("{head}{removed}{gap}Total reclaimed space: {}\n", super::ps::decimal(freed)))?;
     Ok(failed)
 }
-
-pub const PORT: Command = Command {
-    name: "port",
-    about: "List the published ports of a container",
-    flags: |command, _| command.args([container(), Arg::new("port").value_name("PRIVATE_PORT[/PROTO]")]),
-    act: port,
-};
-
-fn port(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
-    let word = string(said, "container").unwrap_or_default();
-    find(&context.dirs, word)?;
-    match string(said, "port") {
-        None => Ok(0),
-        Some(port) => bail!("no public port '{}' published for {word}", port.escape_debug()),
-    }
-}

@@ -6,6 +6,7 @@
 //! See a plan without performing it: `mydocker run --dry-run busybox true`.
 
 mod explain;
+mod iptables;
 mod journal;
 mod launch;
 mod life;
@@ -15,6 +16,7 @@ mod step;
 mod undo;
 
 pub use explain::{Narrator, dry_run, narrate_json};
+pub use iptables::{iptables_restore, iptables_save, remove_rules};
 pub use journal::{
     Entry, Header, Journal, Leftover, boot_id, has_journal, has_owner, journals, leftover, leftovers, start_time,
     undo_list, wait_for_owner,

@@ -165,6 +165,9 @@ pub struct Spec {
     /// How it lives on; `None`: it is gone when it ends, and nothing is kept of it.
     #[serde(default)]
     pub life: Option<Life>,
+    /// What rooms keep of their own, under their names: wishes for which OCI has no word, and which `plan` needs.
+    #[serde(default)]
+    pub own: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Spec {
@@ -192,6 +195,7 @@ impl Spec {
             init: false,
             stop_signal,
             life: None,
+            own: serde_json::Map::new(),
         }
     }
 

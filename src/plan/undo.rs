@@ -38,6 +38,13 @@ pub enum Undo {
     RemoveCgroup { path: PathBuf },
     /// Remove a folder if nothing is in it (a parent that others may share).
     RemoveEmpty { path: PathBuf },
+    /// Make a bridge forget one of its ports. The kernel deletes the link, with its other end, when the container's
+    /// network namespace goes; to delete it here would take 30 ms.
+    RemoveLink { name: String },
+    /// Take out rules of ours: the file `rules`, if it is there, holds the lines of `iptables-restore` that do it.
+    RemoveRules { rules: PathBuf },
+    /// Give back the address that `record` names, if it is still that container's in `leases`.
+    ReleaseLease { leases: PathBuf, record: PathBuf },
 }
 
 impl Undo {
@@ -54,6 +61,16 @@ impl Undo {
                 Err(error) if matches!(raw(&error), Errno::EBUSY | Errno::ENOTEMPTY) => Ok(()),
                 other => gone(other),
             },
+            Undo::RemoveLink { name } => match crate::sys::silence_bridge_port(name) {
+                // EOPNOTSUPP, EINVAL: it is there and no port of a bridge.
+                Ok(()) | Err(Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            },
+            Undo::RemoveRules { rules } => match fs::read_to_string(rules) {
+                Ok(text) => super::iptables::remove_rules(&text),
+                Err(error) => gone(Err(error)),
+            },
+            Undo::ReleaseLease { leases, record } => release_lease(leases, record),
         }
     }
 
@@ -63,6 +80,13 @@ impl Undo {
             Undo::RemoveTree { path } => format!("rm -rf --one-file-system {}", path.display()),
             Undo::Unlink { path, .. } => format!("rm -f {}", path.display()),
             Undo::RemoveCgroup { path } | Undo::RemoveEmpty { path } => format!("rmdir {}", path.display()),
+            Undo::RemoveLink { name } => format!(
+                "bridge link set dev {name} learning off flood off mcast_flood off bcast_flood off   # then with its netns"
+            ),
+            Undo::RemoveRules { rules } => format!("iptables-restore --noflush --wait < {}", rules.display()),
+            Undo::ReleaseLease { leases, record } => {
+                format!("rm {}/$(jq -r .address {})", leases.display(), record.display())
+            }
         }
     }
 }
@@ -102,6 +126,30 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// The kernel writes a space in a mount point as `\040`.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// A lease is a file named by the address, and the container's folder holds a copy. Under the lock of the network,
+/// because a lease whose owner is dead may be taken over meanwhile.
+fn release_lease(leases: &Path, record: &Path) -> io::Result<()> {
+    let read = |path: &Path| match fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str::<serde_json::Value>(&text).map(Some).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let Some(ours) = read(record)? else { return Ok(()) };
+    let Some(address) = ours["address"].as_str().and_then(|text| text.parse::<std::net::IpAddr>().ok()) else {
+        return Ok(());
+    };
+    let folder = match fs::File::open(leases) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    folder.lock()?;
+    let lease = leases.join(address.to_string());
+    if read(&lease)?.is_some_and(|there| there["container"] == ours["container"]) {
+        gone(fs::remove_file(&lease))?;
+    }
+    Ok(())
 }
 
 /// Removes a cgroup, first ending whatever is left in it. Only a cgroup that is named by a container's id comes here.

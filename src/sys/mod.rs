@@ -7,20 +7,24 @@
 //! Try it without us: `strace -f unshare --uts --pid --fork true` shows the same calls.
 #![allow(unsafe_code)]
 
+mod bind;
 mod channel;
 mod clone;
 mod exec;
 mod mount;
+mod netfilter;
 mod path;
 mod signals;
 mod stdio;
 mod tty;
 mod xattr;
 
+pub use bind::bind_port;
 pub use channel::{Channel, Message, accept, hung_up};
 pub use clone::{Clone3, Cloned, clone3};
 pub use exec::{ExecVector, OwnArguments, execve, fork, getcwd, own_arguments};
 pub use mount::{MOUNT_ATTR_RDONLY, mount_setattr_recursive, move_mount, open_tree_clone};
+pub use netfilter::{legacy_table, nft_table, silence_bridge_port};
 pub use path::{FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2};
 pub use signals::{
     SignalFd, default_signals, interrupted, kill, pidfd_open, pidfd_send_signal, wait_pidfd, wait_signal,

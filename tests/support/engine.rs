@@ -92,6 +92,8 @@ impl Engine {
             words.insert(at + 1, "--rm".into());
         }
         command.args(&line[1..]).args(words).stdin(Stdio::null()).env("MYDOCKER_ROOT", &self.root);
+        // Tests of other things leave no network behind; those of the network say `--network`.
+        command.env("MYDOCKER_NETWORK", "none");
         command.env_remove("RUST_LOG").env_remove("MYDOCKER_FAILPOINT").envs(self.variables.iter().cloned());
         command
     }

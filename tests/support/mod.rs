@@ -19,6 +19,7 @@ mod engine;
 mod guard;
 mod host;
 pub mod kernel;
+pub mod lab;
 
 pub use engine::{Done, Engine, Running};
 pub use guard::Guard;

@@ -1,0 +1,209 @@
+//! `mydocker network create|ls|inspect|rm|prune|repair`, and `mydocker port`.
+
+use super::{Command, Context, print};
+use crate::network::{self, Seen, Wishes};
+use crate::plan::Room;
+use anyhow::{Result, bail};
+use clap::{Arg, ArgAction, ArgMatches};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+pub const NETWORK: Command = Command { name: "network", about: "Manage networks", flags, act };
+
+pub const PORT: Command = Command {
+    name: "port",
+    about: "List the published ports of a container",
+    flags: |command, _| {
+        command
+            .arg(Arg::new("container").required(true).value_name("CONTAINER"))
+            .arg(Arg::new("port").value_name("PORT[/PROTOCOL]"))
+    },
+    act: port,
+};
+
+fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
+    let list =
+        |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value).action(ArgAction::Append);
+    let names = |required| Arg::new("names").value_name("NETWORK").num_args(1..).required(required);
+    let word = |name: &'static str, about: &'static str| clap::Command::new(name).about(about);
+    command.subcommand_required(true).arg_required_else_help(true).subcommands([
+        word("create", "Create a network").args([
+            Arg::new("driver")
+                .long("driver")
+                .short('d')
+                .value_name("bridge")
+                .default_value("bridge")
+                .help("Its driver"),
+            Arg::new("subnet").long("subnet").value_name("CIDR").help("Its addresses"),
+            Arg::new("gateway").long("gateway").value_name("IPv4").help("The host's address on it"),
+            Arg::new("ip-range").long("ip-range").value_name("CIDR").help("Lease addresses from this part only"),
+            list("aux-address", "NAME=IPv4").help("An address that is never leased"),
+            Arg::new("internal").long("internal").action(ArgAction::SetTrue).help("Nothing of it goes outside"),
+            list("opt", "NAME=VALUE").short('o').help("An option of the driver"),
+            list("label", "NAME=VALUE").help("A label"),
+            Arg::new("name").value_name("NETWORK").required(true),
+        ]),
+        word("ls", "List networks").args([
+            Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue).help("Only ids"),
+            Arg::new("no-trunc").long("no-trunc").action(ArgAction::SetTrue).help("Whole ids"),
+        ]),
+        word("inspect", "Show networks as JSON").arg(names(true)),
+        word("rm", "Remove networks").arg(names(true)),
+        word("prune", "Remove all unused networks")
+            .arg(Arg::new("force").short('f').long("force").action(ArgAction::SetTrue).help("Do not ask")),
+        word("repair", "Make the kernel's bridges and rules be as the networks want them"),
+    ])
+}
+
+fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let Some((word, said)) = said.subcommand() else { bail!("network: which command?") };
+    let dirs = &context.dirs;
+    let reads = matches!(word, "ls" | "inspect");
+    if !reads && !nix::unistd::geteuid().is_root() {
+        bail!("networks are made by root: try `sudo mydocker network {word} …`");
+    }
+    match word {
+        "create" => print(&format!("{}\n", create(context, said)?)),
+        "ls" => print(&table(&network::list(dirs), said.get_flag("quiet"), said.get_flag("no-trunc"))),
+        "inspect" => {
+            let names = said.get_many::<String>("names").into_iter().flatten();
+            let seen =
+                names.map(|name| network::find(dirs, name).map(|seen| inspect(&seen))).collect::<Result<Vec<_>>>()?;
+            print(&format!("{}\n", serde_json::to_string_pretty(&seen)?))
+        }
+        "rm" => {
+            let mut errors = Vec::new();
+            for name in said.get_many::<String>("names").into_iter().flatten() {
+                match network::find(dirs, name).and_then(|seen| network::remove(dirs, &seen)) {
+                    Ok(()) => drop(print(&format!("{name}\n"))?),
+                    Err(error) => errors.push(format!("{error:#}")),
+                }
+            }
+            if errors.is_empty() { Ok(0) } else { bail!("{}", errors.join("; ")) }
+        }
+        "prune" => {
+            let names = network::prune(dirs)?;
+            let list = names.iter().fold(String::new(), |text, name| text + name + "\n");
+            print(&if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{list}\n") })
+        }
+        _ => print(&network::repair(dirs)?.iter().fold(String::new(), |text, line| text + line + "\n")),
+    }
+}
+
+fn create(context: &Context<'_>, said: &ArgMatches) -> Result<String> {
+    let string = |name: &str| said.get_one::<String>(name).map(String::as_str);
+    if let Some(driver) = string("driver").filter(|driver| *driver != "bridge") {
+        bail!("--driver: could not find plugin `{}`: there is only bridge", driver.escape_debug());
+    }
+    fn parsed<T: std::str::FromStr>(flag: &str, text: Option<&str>) -> Result<Option<T>> {
+        match text.map(str::parse) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) => bail!("--{flag}: `{}` is not one", text.unwrap_or_default().escape_debug()),
+        }
+    }
+    let pairs = |name: &str| -> Result<BTreeMap<String, String>> {
+        let mut pairs = BTreeMap::new();
+        for text in said.get_many::<String>(name).into_iter().flatten() {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            if key.is_empty() {
+                bail!("--{name}: `{}` is not of the form NAME=VALUE", text.escape_debug());
+            }
+            pairs.insert(key.to_string(), value.to_string());
+        }
+        Ok(pairs)
+    };
+    let mut aux = BTreeMap::new();
+    for (name, ip) in pairs("aux-address")? {
+        aux.extend(parsed("aux-address", Some(&ip))?.map(|ip| (name, ip)));
+    }
+    let cidr = |flag: &str| -> Result<Option<ipnetwork::Ipv4Network>> {
+        // `10.0.0.0` alone would be read as a /32.
+        match string(flag) {
+            Some(text) if !text.contains('/') => {
+                bail!("--{flag}: `{}` is not a subnet like 10.1.0.0/24", text.escape_debug())
+            }
+            Some(text) if text.contains("::") => bail!("--{flag}: `{}`: IPv6 is not supported", text.escape_debug()),
+            text => parsed(flag, text),
+        }
+    };
+    let wishes = Wishes {
+        subnet: cidr("subnet")?,
+        gateway: parsed("gateway", string("gateway"))?,
+        ip_range: cidr("ip-range")?,
+        aux,
+        internal: said.get_flag("internal"),
+        labels: pairs("label")?,
+        options: pairs("opt")?,
+    };
+    network::create(&context.dirs, string("name").unwrap_or_default(), wishes)
+}
+
+/// Docker's table, with the two networks that are no objects.
+fn table(all: &[Seen], quiet: bool, whole: bool) -> String {
+    let id = |id: &str| if whole { id.to_string() } else { id.get(..12).unwrap_or(id).to_string() };
+    if quiet {
+        return all.iter().fold(String::new(), |text, seen| text + &id(&seen.network.id) + "\n");
+    }
+    let mut rows = vec![["NETWORK ID".to_string(), "NAME".into(), "DRIVER".into(), "SCOPE".into()]];
+    rows.extend(
+        all.iter().map(|seen| [id(&seen.network.id), seen.network.name.clone(), "bridge".into(), "local".into()]),
+    );
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(10) + 3;
+    let widths = [width(0), width(1), width(2)];
+    rows.iter().fold(String::new(), |text, row| {
+        text + &format!(
+            "{:<a$}{:<b$}{:<c$}{}\n",
+            row[0],
+            row[1],
+            row[2],
+            row[3],
+            a = widths[0],
+            b = widths[1],
+            c = widths[2]
+        )
+    })
+}
+
+/// The shape of docker's own.
+fn inspect(seen: &Seen) -> serde_json::Value {
+    let Seen { network, leases } = seen;
+    let mut config = json!({ "Subnet": network.subnet, "Gateway": network.gateway });
+    if let Some(range) = network.ip_range {
+        config["IPRange"] = json!(range);
+    }
+    if !network.aux.is_empty() {
+        config["AuxiliaryAddresses"] = json!(network.aux);
+    }
+    let containers = leases.iter().map(|lease| {
+        let address = format!("{}/{}", lease.address, network.subnet.prefix());
+        let one =
+            json!({ "Name": lease.name, "MacAddress": lease.mac, "IPv4Address": address, "HostLink": lease.link });
+        (lease.container.clone(), one)
+    });
+    json!({
+        "Name": network.name, "Id": network.id, "Scope": "local", "Driver": "bridge", "EnableIPv6": false,
+        "IPAM": { "Driver": "default", "Config": [config] },
+        "Internal": network.internal, "Bridge": network.bridge, "Mtu": network.mtu,
+        "Containers": containers.collect::<serde_json::Map<_, _>>(),
+        "Options": network.options, "Labels": network.labels,
+    })
+}
+
+fn port(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let string = |name: &str| said.get_one::<String>(name).map(String::as_str);
+    let container = string("container").unwrap_or_default();
+    let all = network::ports(&context.dirs, container)?;
+    let Some(wanted) = string("port") else {
+        return print(
+            &all.iter().fold(String::new(), |text, (inside, outside)| text + &format!("{inside} -> {outside}\n")),
+        );
+    };
+    let wanted = if wanted.contains('/') { wanted.to_string() } else { format!("{wanted}/tcp") };
+    let found: Vec<_> =
+        all.iter().filter(|(inside, _)| *inside == wanted).map(|(_, outside)| format!("{outside}\n")).collect();
+    if found.is_empty() {
+        bail!("no public port `{}` published for {}", wanted.escape_debug(), container.escape_debug());
+    }
+    print(&found.concat())
+}

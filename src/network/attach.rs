@@ -1,0 +1,285 @@
+//! A container's own wire, as steps: ports reserved, an address leased, then, beside the waiting child, the veth pair,
+//! the address, the route, the rules.
+
+use super::ipam::{self, Lease};
+use super::netlink::{self, Netlink, Veth};
+use super::publish::Published;
+use super::setup::mac_text;
+use super::store::{self, Network};
+use super::trouble::{Trouble, op};
+use super::wish::{Attachment, Wish};
+use super::{links, names, ports, setup};
+use crate::plan::{Phase, Plan, Spec, Told, Undo};
+use anyhow::{Result, bail};
+use ipnetwork::Ipv4Network;
+use nix::errno::Errno;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// What the steps find out and the later ones need. The sockets that keep the ports live as long as this does: as
+/// long as the plan, which is as long as the container.
+#[derive(Default)]
+pub struct Endpoint {
+    addresses: Mutex<Vec<(usize, Ipv4Addr)>>,
+    ports: Mutex<Vec<(Published, OwnedFd)>>,
+    inside: OnceLock<Netlink>,
+}
+
+impl Endpoint {
+    pub fn address(&self, number: usize) -> Option<Ipv4Addr> {
+        self.addresses.lock().ok()?.iter().find(|one| one.0 == number).map(|one| one.1)
+    }
+
+    pub fn keep(&self, port: Published, socket: OwnedFd) {
+        if let Ok(mut ports) = self.ports.lock() {
+            ports.push((port, socket));
+        }
+    }
+
+    pub fn published(&self) -> Vec<Published> {
+        self.ports.lock().map(|ports| ports.iter().map(|one| one.0.clone()).collect()).unwrap_or_default()
+    }
+
+    fn inside(&self) -> Result<&Netlink, Errno> {
+        self.inside.get().ok_or(Errno::EBADF)
+    }
+}
+
+/// What the rules of a container bear as a comment, and its links as an alias.
+pub fn mark(id: &str) -> String {
+    format!("mydocker:{}", id.get(..12).unwrap_or(id))
+}
+
+/// The names of one pair: the host's end bears the container's id, and a digit per network.
+fn link_names(id: &str, number: usize) -> (String, String) {
+    (format!("ve{}{number:x}", id.get(..12).unwrap_or(id)), format!("eth{number}"))
+}
+
+pub fn plan(spec: &Spec, wish: &Wish, plan: &mut Plan) -> Result<()> {
+    let endpoint = Arc::new(Endpoint::default());
+    let mut networks = Vec::new();
+    for attachment in &wish.attachments {
+        let (network, on_disk) = setup::find(&spec.dirs, &attachment.network)?;
+        check_address(attachment, &network)?;
+        setup::plan(&spec.dirs, &network, on_disk, plan);
+        networks.push(network);
+    }
+    // A network that goes nowhere has no ports on the host either.
+    let way_out = networks.iter().position(|network| !network.internal);
+    let publish: &[_] = if way_out.is_some() { &wish.publish } else { &[] };
+    ports::reserve(publish, &endpoint, plan);
+    for (number, (network, attachment)) in networks.iter().zip(&wish.attachments).enumerate() {
+        lease(spec, wish, network, attachment, number, &endpoint, plan);
+    }
+    hosts(spec, wish, &networks, &endpoint, plan)?;
+    inside(&endpoint, plan);
+    for (number, network) in networks.iter().enumerate() {
+        pair(spec, network, number, wish.attachments[number].mac, &endpoint, plan);
+    }
+    names::plan(spec, wish, &networks, plan);
+    if let Some(number) = way_out {
+        route(&networks[number], &endpoint, plan);
+        if !publish.is_empty() {
+            let link = link_names(spec.id.as_str(), number).0;
+            ports::publish(spec, publish, &networks[number].bridge, &link, &endpoint, plan);
+        }
+    }
+    Ok(())
+}
+
+fn check_address(attachment: &Attachment, network: &Network) -> Result<()> {
+    let Some(ip) = attachment.ip else { return Ok(()) };
+    if !network.is_host(ip) {
+        bail!("--ip: `{ip}` is not an address for a host in `{}` of network `{}`", network.subnet, network.name);
+    }
+    if ip == network.gateway {
+        bail!("--ip: `{ip}` is the gateway of network `{}`", network.name);
+    }
+    Ok(())
+}
+
+/// `$ADDRESS`, and `$ADDRESS1` on the second network.
+fn word(number: usize) -> String {
+    if number == 0 { "ADDRESS".to_string() } else { format!("ADDRESS{number}") }
+}
+
+fn lease(
+    spec: &Spec,
+    wish: &Wish,
+    network: &Network,
+    attachment: &Attachment,
+    number: usize,
+    endpoint: &Arc<Endpoint>,
+    plan: &mut Plan,
+) {
+    let leases = network.leases(&spec.dirs);
+    let record = spec.folder().join(format!("lease-{}", network.name));
+    let told = Told::new(word(number));
+    let guess = attachment.ip.or_else(|| ipam::free(network, &ipam::names(&leases)));
+    let guess = guess.map_or("none is free".to_string(), |ip| ip.to_string());
+    let shell = format!("{}={guess}; ln {} {}/", told.name(), record.display(), leases.display());
+    let new = Lease {
+        address: Ipv4Addr::UNSPECIFIED,
+        container: spec.id.to_string(),
+        name: spec.name.as_ref().map(|name| name.as_str().to_string()),
+        hostname: spec.oci.hostname().clone(),
+        mac: String::new(),
+        link: link_names(spec.id.as_str(), number).0,
+        aliases: attachment.aliases.clone(),
+        published: vec![],
+        exposed: wish.exposed.iter().map(|(port, protocol)| format!("{port}/{protocol}")).collect(),
+        env: spec.process().env().clone().unwrap_or_default(),
+    };
+    let (dirs, network_, endpoint, teller) =
+        (spec.dirs.clone(), network.clone(), Arc::clone(endpoint), Arc::clone(&told));
+    let (wanted, mac, path) = (attachment.ip, attachment.mac, record.clone());
+    let op = op("linkat", [format!("{}/${}", leases.display(), told.name())], shell, move |_| {
+        let mut new = new.clone();
+        new.published = if number == 0 { endpoint.published() } else { vec![] };
+        let mac = |ip| mac_text(mac.unwrap_or_else(|| store::mac_of(ip)));
+        let address = ipam::claim(&dirs, &network_, wanted, new, &path, mac);
+        let address = address.map_err(|errno| no_address(errno, &network_, wanted))?;
+        teller.tell(address.to_string());
+        endpoint.addresses.lock().map_err(|_| Errno::EDEADLK)?.push((number, address));
+        Ok(())
+    });
+    plan.add(Phase::Host, format!("lease.{}", network.name), op)
+        .why("An address is a file that can be made only once: of fifty who want it, one gets it.")
+        .look(format!("ls {}", leases.display()))
+        .tells(&told)
+        .undo(Undo::ReleaseLease { leases, record });
+}
+
+fn no_address(errno: Errno, network: &Network, wanted: Option<Ipv4Addr>) -> Trouble {
+    match (errno, wanted) {
+        (Errno::EADDRINUSE, Some(ip)) => {
+            Trouble::new(errno, format!("--ip: `{ip}` is in use on network `{}`", network.name))
+        }
+        (Errno::ENOSPC, _) => {
+            Trouble::new(errno, format!("no address is left in `{}` of network `{}`", network.subnet, network.name))
+        }
+        _ => errno.into(),
+    }
+}
+
+/// `/etc/hosts` gets a line per address, as the container's own name for itself.
+fn hosts(spec: &Spec, wish: &Wish, networks: &[Network], endpoint: &Arc<Endpoint>, plan: &mut Plan) -> Result<()> {
+    if spec.rootfs().is_none() {
+        return Ok(());
+    }
+    let mut extra = String::new();
+    for (name, address) in &wish.hosts {
+        let gateway = networks.first().map(|network| network.gateway.into());
+        if let Some(address) = address.or(gateway) {
+            extra.push_str(&format!("{address}\t{name}\n"));
+        }
+    }
+    for (address, names) in links::hosts(wish, spec)? {
+        extra.push_str(&format!("{address}\t{}\n", names.join(" ")));
+    }
+    let path = spec.folder().join("hosts");
+    let hostname = spec.oci.hostname().clone().unwrap_or_else(|| spec.id.short().to_string());
+    let names = match spec.oci.domainname() {
+        Some(domain) => format!("{hostname}.{domain} {hostname}"),
+        None => hostname,
+    };
+    let shell = format!("echo \"$ADDRESS {names}\" >> {}", path.display());
+    let (count, endpoint, file) = (networks.len(), Arc::clone(endpoint), path.clone());
+    let op = op("write", [path.display().to_string()], shell, move |_| {
+        use std::io::Write;
+        let lines = (0..count).filter_map(|number| endpoint.address(number)).map(|ip| format!("{ip}\t{names}\n"));
+        let mut hosts = std::fs::OpenOptions::new().append(true).open(&file)?;
+        Ok(hosts.write_all((extra.clone() + &lines.collect::<String>()).as_bytes())?)
+    });
+    plan.add(Phase::Host, "hosts", op)
+        .why("The container can find its own name without asking anybody.")
+        .look("cat /proc/$PID/root/etc/hosts");
+    Ok(())
+}
+
+/// A netlink socket belongs to the network namespace in which it was opened.
+fn inside(endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+    let endpoint = Arc::clone(endpoint);
+    let op =
+        op("setns", ["/proc/$PID/ns/net", "CLONE_NEWNET"], "nsenter -t $PID -n sh   # for $IP below", move |stage| {
+            let child = stage.child.as_ref().ok_or(Errno::ECHILD)?;
+            let _ = endpoint.inside.set(Netlink::inside(child.network.as_fd())?);
+            Ok(())
+        });
+    plan.add(Phase::Beside, "inside", op)
+        .why("Into the container's network namespace for a moment, to open a netlink socket that stays there.")
+        .look("ls -l /proc/$PID/ns/net");
+}
+
+/// The pair, its host end as a port of the bridge, and the container's end with its address.
+fn pair(
+    spec: &Spec,
+    network: &Network,
+    number: usize,
+    mac: Option<[u8; 6]>,
+    endpoint: &Arc<Endpoint>,
+    plan: &mut Plan,
+) {
+    let (link, eth) = link_names(spec.id.as_str(), number);
+    let Network { name, bridge, mtu, .. } = network.clone();
+    let (address, prefix) = (word(number), network.subnet.prefix());
+    let shell = format!(
+        "ip link add {link} mtu {mtu} master {bridge} up type veth peer name {eth} mtu {mtu} address {} netns $PID",
+        mac.map_or_else(|| format!("$(printf 02:42:%02x:%02x:%02x:%02x $(echo ${address} | tr . ' '))"), mac_text)
+    );
+    let (shared, ours, theirs, switch) = (Arc::clone(endpoint), link.clone(), eth.clone(), bridge.clone());
+    let op1 = op("sendto", ["RTM_NEWLINK", &link, "veth", &eth, &bridge], shell, move |stage| {
+        let pid = stage.child.as_ref().ok_or(Errno::ECHILD)?.pid.as_raw() as u32;
+        let mac = mac.or_else(|| shared.address(number).map(store::mac_of)).ok_or(Errno::EADDRNOTAVAIL)?;
+        Ok(Netlink::here()?.add_veth(&Veth { name: &ours, mtu, bridge: &switch, peer: &theirs, mac, pid })?)
+    });
+    plan.add(Phase::Beside, format!("veth.{name}"), op1)
+        .why("Two cards and a cable between them: one end is born as a port of the bridge, the other in the container.")
+        .look(format!("ip -d link show {link}; nsenter -t $PID -n ip link"))
+        .undo(Undo::RemoveLink { name: link.clone() });
+    let alias = mark(spec.id.as_str());
+    let (ours, text) = (link.clone(), alias.clone());
+    let op2 = op("sendto", ["RTM_SETLINK", &link, &alias], format!("ip link set {link} alias {alias}"), move |_| {
+        Ok(Netlink::here()?.set_alias(netlink::index(&ours)?, &text)?)
+    });
+    plan.add(Phase::Beside, format!("alias.{name}"), op2).why("Whoever finds the port can see whose it is.");
+    address_steps(&name, &eth, number, prefix, endpoint, plan);
+}
+
+fn address_steps(name: &str, eth: &str, number: usize, prefix: u8, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+    let index: Arc<OnceLock<u32>> = Arc::default();
+    let address = word(number);
+    let (shared, found, card) = (Arc::clone(endpoint), Arc::clone(&index), eth.to_string());
+    let shell = format!("nsenter -t $PID -n ip addr add ${address}/{prefix} dev {eth}");
+    let op1 = op("sendto", ["RTM_NEWADDR", eth, &format!("${address}/{prefix}")], shell, move |stage| {
+        let child = stage.child.as_ref().ok_or(Errno::ECHILD)?;
+        let index = netlink::within(child.network.as_fd(), || netlink::index(&card))?;
+        let _ = found.set(index);
+        let ip = shared.address(number).ok_or(Errno::EADDRNOTAVAIL)?;
+        let address = Ipv4Network::new(ip, prefix).map_err(|_| Errno::EINVAL)?;
+        Ok(shared.inside()?.add_address(index, address)?)
+    });
+    plan.add(Phase::Beside, format!("address.{name}"), op1)
+        .why("The address that was leased, and with its prefix a route to everybody on the same bridge.")
+        .look("nsenter -t $PID -n ip addr");
+    let shared = Arc::clone(endpoint);
+    let shell = format!("nsenter -t $PID -n ip link set {eth} up");
+    let op2 = op("sendto", ["RTM_SETLINK", eth, "IFF_UP"], shell, move |_| {
+        Ok(shared.inside()?.set_up(*index.get().ok_or(Errno::ENODEV)?)?)
+    });
+    plan.add(Phase::Beside, format!("up.{name}"), op2)
+        .why("A card is born down; with both ends up there is carrier.")
+        .look("nsenter -t $PID -n ip -br link");
+}
+
+fn route(network: &Network, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+    let (gateway, shared) = (network.gateway, Arc::clone(endpoint));
+    let shell = format!("nsenter -t $PID -n ip route add default via {gateway}");
+    let op = op("sendto", ["RTM_NEWROUTE".to_string(), "default".into(), gateway.to_string()], shell, move |_| {
+        Ok(shared.inside()?.add_default_route(gateway)?)
+    });
+    plan.add(Phase::Beside, "route", op)
+        .why("Everything that is not on the bridge goes to the host, which knows the way.")
+        .look("nsenter -t $PID -n ip route");
+}

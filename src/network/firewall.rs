@@ -1,0 +1,262 @@
+//! The rules of our networks, all in chains of our own: `MYDOCKER-…`. Each bears the id of its network or container as
+//! a comment. What a network needs is a function of the networks on disk and written anew as a whole; a container adds
+//! and removes only its own lines.
+//!
+//! | table | chain | hangs in | holds |
+//! |---|---|---|---|
+//! | raw | `MYDOCKER-RAW` | PREROUTING | nobody on a bridge reaches the host's 127.0.0.0/8 (CVE-2020-8558) |
+//! | nat | `MYDOCKER-DNAT` | PREROUTING and OUTPUT, to addresses of this host | published ports |
+//! | nat | `MYDOCKER-LOCAL` | OUTPUT, to 127.0.0.0/8 | published ports, for the host itself only |
+//! | nat | `MYDOCKER-NAT` | POSTROUTING | what leaves a network gets the host's address |
+//! | filter | `MYDOCKER-USER` | FORWARD, first | the administrator's; we never write into it |
+//! | filter | `MYDOCKER-FORWARD` | FORWARD | what may come into a network, and leave it |
+//!
+//! Look: `iptables-save | grep -i mydocker`
+
+use super::publish::Published;
+use super::store::Network;
+use crate::plan::{iptables_restore, iptables_save};
+use crate::sys;
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+
+/// What marks the jumps from the tables' own chains into ours.
+const JUMP: &str = "mydocker:jump";
+
+/// Table, chain it hangs in, condition, our chain; in the order in which they are to stand.
+const JUMPS: [(&str, &str, &str, &str); 7] = [
+    ("raw", "PREROUTING", "", "MYDOCKER-RAW"),
+    ("nat", "PREROUTING", "-m addrtype --dst-type LOCAL ", "MYDOCKER-DNAT"),
+    ("nat", "OUTPUT", "! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL ", "MYDOCKER-DNAT"),
+    ("nat", "OUTPUT", "-d 127.0.0.0/8 ", "MYDOCKER-LOCAL"),
+    ("nat", "POSTROUTING", "", "MYDOCKER-NAT"),
+    ("filter", "FORWARD", "", "MYDOCKER-USER"),
+    ("filter", "FORWARD", "", "MYDOCKER-FORWARD"),
+];
+
+/// Those that are written anew whenever a network comes or goes. The others hold what is not ours to write again.
+const REWRITTEN: [&str; 3] = ["MYDOCKER-RAW", "MYDOCKER-NAT", "MYDOCKER-FORWARD"];
+
+/// The rules that all of `networks` need, as the lines of one table.
+fn rules(table: &str, networks: &[Network]) -> String {
+    let mut text = String::new();
+    for network in networks {
+        let (mark, Network { bridge, subnet, internal, .. }) = (network.mark(), network);
+        let mut rule = |rule: String| {
+            let _ = writeln!(text, "-A {}", rule.replace(" -j ", &format!(" -m comment --comment {mark} -j ")));
+        };
+        match table {
+            "raw" => rule(format!("MYDOCKER-RAW -d 127.0.0.0/8 -i {bridge} -j DROP")),
+            "nat" => {
+                if !internal {
+                    rule(format!("MYDOCKER-NAT -s {subnet} ! -o {bridge} -j MASQUERADE"));
+                }
+                // A container that asks for a port of the host and is sent to a neighbour, or to itself: the answer
+                // must come back through here, to be translated back.
+                let dnat = "-m conntrack --ctstate DNAT";
+                rule(format!("MYDOCKER-NAT -s {subnet} -o {bridge} {dnat} -j MASQUERADE"));
+                rule(format!("MYDOCKER-NAT -s 127.0.0.0/8 -o {bridge} {dnat} -j MASQUERADE"));
+            }
+            _ => {
+                rule(format!("MYDOCKER-FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
+                rule(format!("MYDOCKER-FORWARD -i {bridge} -o {bridge} -j ACCEPT"));
+                if !internal {
+                    rule(format!("MYDOCKER-FORWARD -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"));
+                }
+                rule(format!("MYDOCKER-FORWARD -o {bridge} -j DROP"));
+                let verdict = if *internal { "DROP" } else { "ACCEPT" };
+                rule(format!("MYDOCKER-FORWARD -i {bridge} -j {verdict}"));
+            }
+        }
+    }
+    text
+}
+
+/// One call of `iptables-restore` that makes the chains be as `networks` want them. `there` is what `iptables-save`
+/// says: jumps that stand there are moved to the front, chains of the user's are left alone.
+fn text(networks: &[Network], there: &[(String, String)]) -> String {
+    let marks: Vec<_> = networks.iter().map(Network::mark).collect();
+    let mut text = String::new();
+    for table in ["raw", "nat", "filter"] {
+        let _ = writeln!(text, "*{table}");
+        let in_table = || there.iter().filter(|(name, _)| name == table).map(|(_, line)| line.as_str());
+        let jumps = || JUMPS.iter().filter(|jump| jump.0 == table);
+        let mut chains: Vec<&str> = jumps().map(|jump| jump.3).collect();
+        chains.dedup();
+        for chain in chains {
+            if REWRITTEN.contains(&chain) || !in_table().any(|line| line.starts_with(&format!(":{chain} "))) {
+                let _ = writeln!(text, ":{chain} - [0:0]");
+            }
+        }
+        for line in in_table().filter(|line| line.contains(JUMP)) {
+            let _ = writeln!(text, "{}", line.replacen("-A ", "-D ", 1));
+        }
+        for (_, from, condition, to) in jumps().rev() {
+            let _ = writeln!(text, "-I {from} {condition}-m comment --comment {JUMP} -j {to}");
+        }
+        let mut lines: Vec<String> = rules(table, networks).lines().map(str::to_string).collect();
+        lines.extend(in_table().filter(|line| is_anothers(line, &marks)).map(str::to_string));
+        // What leaves a network comes after all that guards the entrances, the other networks' included.
+        lines.sort_by_key(|line| !line.contains(" -o "));
+        for line in lines {
+            let _ = writeln!(text, "{line}");
+        }
+        text.push_str("COMMIT\n");
+    }
+    text
+}
+
+/// Whether a rule in a chain that we rewrite belongs to a network of another data root that is still up.
+fn is_anothers(line: &str, marks: &[String]) -> bool {
+    let mut words = line.split(' ').skip_while(|word| *word != "-i" && *word != "-o").skip(1);
+    REWRITTEN.iter().any(|chain| line.starts_with(&format!("-A {chain} ")))
+        && !marks.iter().any(|mark| line.contains(mark))
+        && words.next().is_some_and(|bridge| super::netlink::index(bridge).is_ok())
+}
+
+/// What a dry run shows of it.
+pub fn preview(networks: &[Network]) -> String {
+    text(networks, &[])
+}
+
+/// Writes the rules of `networks`, under the lock that we share with every engine of this root.
+pub fn install(networks: &[Network], lock: &fs::File) -> io::Result<()> {
+    lock.lock()?;
+    let there = iptables_save()?;
+    let done = iptables_restore(&text(networks, &there));
+    lock.unlock()?;
+    done
+}
+
+/// Takes all of ours out again: the jumps, then the chains. The user's chain stays if something is in it.
+pub fn uninstall(lock: &fs::File) -> io::Result<()> {
+    lock.lock()?;
+    let there = iptables_save()?;
+    let mut text = String::new();
+    for table in ["raw", "nat", "filter"] {
+        let lines = || there.iter().filter(|(name, _)| name == table).map(|(_, line)| line.as_str());
+        if !lines().any(|line| line.starts_with(":MYDOCKER-")) {
+            continue;
+        }
+        let _ = writeln!(text, "*{table}");
+        if lines().any(|line| is_anothers(line, &[])) {
+            continue;
+        }
+        let user = lines().any(|line| line.starts_with("-A MYDOCKER-USER "));
+        for line in lines().filter(|line| line.contains(JUMP) && !(user && line.contains("-j MYDOCKER-USER"))) {
+            let _ = writeln!(text, "{}", line.replacen("-A ", "-D ", 1));
+        }
+        let chains: Vec<_> = lines().filter_map(|line| line.strip_prefix(":MYDOCKER-")?.split(' ').next()).collect();
+        for chain in chains.into_iter().filter(|chain| !(user && *chain == "USER")) {
+            let _ = writeln!(text, "-F MYDOCKER-{chain}\n-X MYDOCKER-{chain}");
+        }
+        text.push_str("COMMIT\n");
+    }
+    let done = if text.is_empty() { Ok(()) } else { iptables_restore(&text) };
+    lock.unlock()?;
+    done
+}
+
+/// Whether the kernel still has the rules of `network`, in either flavour. Another tool may have flushed them all.
+pub fn is_installed(network: &Network) -> bool {
+    let mark = network.mark();
+    let needles = [JUMP.as_bytes(), mark.as_bytes()];
+    let has = |rules: Result<Vec<u8>, nix::errno::Errno>| {
+        rules.is_ok_and(|rules| needles.iter().all(|needle| contains(&rules, needle)))
+    };
+    let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    ["raw", "nat", "filter"].iter().all(|table| {
+        legacy.lines().any(|name| name == *table) && has(sys::legacy_table(table)) || has(sys::nft_table(table))
+    })
+}
+
+fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    let first = needle.first().copied().unwrap_or_default();
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| *byte == first) {
+        rest = &rest[at..];
+        if rest.starts_with(needle) {
+            return true;
+        }
+        rest = &rest[1..];
+    }
+    false
+}
+
+/// The lines that publish ports of the container at `address`. `verb` is `-A` or `-D`.
+pub fn publish(verb: &str, mark: &str, address: Ipv4Addr, ports: &[Published]) -> String {
+    let mut text = String::from("*nat\n");
+    for Published { ip, host_port, port, protocol } in ports {
+        let mut rule = |chain: &str| {
+            let to = if ip.is_unspecified() { String::new() } else { format!("-d {ip} ") };
+            let _ = writeln!(
+                text,
+                "{verb} {chain} {to}-p {protocol} -m {protocol} --dport {host_port} -m comment --comment {mark} \
+                 -j DNAT --to-destination {address}:{port}"
+            );
+        };
+        // A port on a loopback address has no rule in PREROUTING, where packets of the neighbours pass.
+        if !ip.is_loopback() {
+            rule("MYDOCKER-DNAT");
+        }
+        if ip.is_loopback() || ip.is_unspecified() {
+            rule("MYDOCKER-LOCAL");
+        }
+    }
+    text.push_str("COMMIT\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::publish::Protocol;
+    use super::super::store::Wishes;
+    use super::*;
+
+    fn network(name: &str, subnet: &str, internal: bool) -> Network {
+        let wishes = Wishes { subnet: Some(subnet.parse().unwrap()), internal, ..Wishes::default() };
+        let mut network = Network::new(name, wishes, &[], 1500, &[]).unwrap();
+        network.id = name.repeat(64)[..64].to_string();
+        network.bridge = format!("br-{name}");
+        network
+    }
+
+    #[test]
+    fn entrances_are_guarded_before_anything_may_leave() {
+        let text = text(&[network("a", "10.0.0.0/24", false), network("b", "10.0.1.0/24", true)], &[]);
+        let at = |line: &str| text.find(line).unwrap_or_else(|| panic!("no `{line}` in\n{text}"));
+        let drop_b = at("-A MYDOCKER-FORWARD -o br-b -m comment --comment mydocker:bbbbbbbbbbbb -j DROP");
+        assert!(drop_b < at("-A MYDOCKER-FORWARD -i br-a -m comment --comment mydocker:aaaaaaaaaaaa -j ACCEPT"));
+        at("-A MYDOCKER-FORWARD -i br-b -m comment --comment mydocker:bbbbbbbbbbbb -j DROP");
+        at("-A MYDOCKER-NAT -s 10.0.0.0/24 ! -o br-a -m comment --comment mydocker:aaaaaaaaaaaa -j MASQUERADE");
+        assert!(!text.contains("-s 10.0.1.0/24 !"), "an internal network must not be translated");
+        assert!(at("-I FORWARD -m comment --comment mydocker:jump -j MYDOCKER-FORWARD") < at("-j MYDOCKER-USER"));
+    }
+
+    #[test]
+    fn what_stands_there_is_moved_and_the_users_chain_is_never_flushed() {
+        let line = |table: &str, line: &str| (table.to_string(), line.to_string());
+        let there = [
+            line("filter", ":MYDOCKER-USER - [0:0]"),
+            line("filter", "-A FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-USER"),
+            line("nat", ":MYDOCKER-DNAT - [0:0]"),
+        ];
+        let text = text(&[network("a", "10.0.0.0/24", false)], &there);
+        assert!(text.contains("-D FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-USER"));
+        assert!(!text.contains(":MYDOCKER-USER"), "that would flush it");
+        assert!(!text.contains(":MYDOCKER-DNAT"), "that would take out the containers' ports");
+        assert!(text.contains(":MYDOCKER-FORWARD"));
+    }
+
+    #[test]
+    fn a_port_on_loopback_is_never_looked_up_for_packets_from_outside() {
+        let port = |ip: [u8; 4]| Published { ip: ip.into(), host_port: 8080, port: 80, protocol: Protocol::Tcp };
+        let of = |ip| publish("-A", "mydocker:x", Ipv4Addr::new(10, 0, 0, 2), &[port(ip)]);
+        assert!(!of([127, 0, 0, 1]).contains("MYDOCKER-DNAT"));
+        assert!(of([127, 0, 0, 1]).contains("-A MYDOCKER-LOCAL -d 127.0.0.1 -p tcp"));
+        assert_eq!(of([0, 0, 0, 0]).matches("-A ").count(), 2);
+        assert!(!of([192, 0, 2, 1]).contains("MYDOCKER-LOCAL"));
+    }
+}

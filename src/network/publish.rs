@@ -1,0 +1,199 @@
+//! Ports: what `-p` means, and the host's port kept for the container by a socket of ours that is bound and never
+//! listens. Whoever else wants the port is told that it is in use; packets are sent on by a NAT rule, not by us.
+
+use anyhow::{Result, bail};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Some(Self::Tcp),
+            "udp" => Some(Self::Udp),
+            "sctp" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// One port to be published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// 0.0.0.0: every address of the host.
+    pub ip: Ipv4Addr,
+    /// First and last of the host's ports that will do; `None`: any (the kernel's ephemeral range).
+    pub host: Option<(u16, u16)>,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+/// One port that is published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub ip: Ipv4Addr,
+    pub host_port: u16,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+/// `-p [ip:][hostPort]:containerPort[/protocol]`, each port perhaps a range; one entry per container port.
+pub fn parse(text: &str) -> Result<Vec<Publish>> {
+    let shown = text.escape_debug();
+    let (ports, protocol) = protocol("--publish", text)?;
+    if ports.starts_with('[') || ports.matches(':').count() > 2 {
+        bail!("--publish: `{shown}`: an IPv6 address is not supported; say [IPv4:][HOST-PORT:]PORT[/PROTOCOL]");
+    }
+    let parts: Vec<&str> = ports.split(':').collect();
+    let (ip, host, container) = match parts[..] {
+        [container] => ("", "", container),
+        [host, container] => ("", host, container),
+        [ip, host, container] => (ip, host, container),
+        _ => bail!("--publish: `{shown}` is not [IP:][HOST-PORT:]PORT[/PROTOCOL]"),
+    };
+    let address = match ip {
+        "" => Ipv4Addr::UNSPECIFIED,
+        ip => match ip.parse() {
+            Ok(ip) => ip,
+            Err(_) => bail!("--publish: `{shown}`: invalid IP address: `{}`", ip.escape_debug()),
+        },
+    };
+    let (first, last) = range("--publish", text, container)?;
+    if host.is_empty() {
+        let one = |port| Publish { ip: address, host: None, port, protocol };
+        return Ok((first..=last).map(one).collect());
+    }
+    let (host_first, host_last) = range("--publish", text, host)?;
+    let (many, host_many) = (last - first, host_last - host_first);
+    if many == 0 {
+        // Docker takes the first of them that is free.
+        return Ok(vec![Publish { ip: address, host: Some((host_first, host_last)), port: first, protocol }]);
+    }
+    if many != host_many {
+        bail!("--publish: `{shown}`: invalid ranges specified for container and host ports: {container} and {host}");
+    }
+    let one = |offset| {
+        let host = Some((host_first + offset, host_first + offset));
+        Publish { ip: address, host, port: first + offset, protocol }
+    };
+    Ok((0..=many).map(one).collect())
+}
+
+/// `--expose 80-82/udp`: one entry per port, as `80/udp`.
+pub fn exposed(text: &str) -> Result<Vec<(u16, Protocol)>> {
+    let (ports, protocol) = protocol("--expose", text)?;
+    let (first, last) = range("--expose", text, ports)?;
+    Ok((first..=last).map(|port| (port, protocol)).collect())
+}
+
+fn protocol<'a>(flag: &str, text: &'a str) -> Result<(&'a str, Protocol)> {
+    let Some((ports, word)) = text.split_once('/') else { return Ok((text, Protocol::Tcp)) };
+    match Protocol::parse(word) {
+        Some(protocol) => Ok((ports, protocol)),
+        None => bail!(
+            "{flag}: `{}`: invalid protocol: `{}`; there are tcp, udp, sctp",
+            text.escape_debug(),
+            word.escape_debug()
+        ),
+    }
+}
+
+fn range(flag: &str, text: &str, ports: &str) -> Result<(u16, u16)> {
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let port =
+        |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0 && text.bytes().all(|b| b.is_ascii_digit()));
+    match (port(first), port(last)) {
+        (Some(first), Some(last)) if first <= last => Ok((first, last)),
+        _ => bail!("{flag}: `{}`: invalid port: `{}` (1 to 65535)", text.escape_debug(), ports.escape_debug()),
+    }
+}
+
+/// Binds one of the ports that will do: the port, and the socket that keeps it. EADDRINUSE: none is free;
+/// EADDRNOTAVAIL: the host has no such address.
+pub fn reserve(publish: &Publish) -> Result<(u16, OwnedFd), Errno> {
+    let (first, last) = publish.host.unwrap_or((0, 0));
+    let mut result = Err(Errno::EADDRINUSE);
+    for port in first..=last {
+        result = crate::sys::bind_port(publish.protocol as u8, publish.ip, port);
+        if !matches!(result, Err(Errno::EADDRINUSE)) {
+            break;
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_as_docker_reads_them() {
+        let show = |publish: &Publish| {
+            let host = publish.host.map_or("any".to_string(), |(first, last)| format!("{first}-{last}"));
+            format!("{}:{host}>{}/{}", publish.ip, publish.port, publish.protocol)
+        };
+        for (text, expected) in [
+            ("80", "0.0.0.0:any>80/tcp"),
+            ("8080:80", "0.0.0.0:8080-8080>80/tcp"),
+            ("8080:80/UDP", "0.0.0.0:8080-8080>80/udp"),
+            ("127.0.0.1:8080:80/sctp", "127.0.0.1:8080-8080>80/sctp"),
+            ("127.0.0.1::80", "127.0.0.1:any>80/tcp"),
+            (":80", "0.0.0.0:any>80/tcp"),
+            ("8000-8001:80-81", "0.0.0.0:8000-8000>80/tcp 0.0.0.0:8001-8001>81/tcp"),
+            ("8000-8010:80", "0.0.0.0:8000-8010>80/tcp"),
+            ("80-81", "0.0.0.0:any>80/tcp 0.0.0.0:any>81/tcp"),
+        ] {
+            assert_eq!(parse(text).unwrap().iter().map(show).collect::<Vec<_>>().join(" "), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_port_is_named() {
+        for text in [
+            "70000:80",
+            "80:80/xyz",
+            "::1:80:80",
+            "[::1]:80:80",
+            "8080-8090:80-81",
+            "0:80",
+            "80:0",
+            "",
+            ":",
+            "a:80",
+            "80:",
+            "+80:80",
+            "81-80",
+            "1.2.3:80:80",
+            "1.2.3.4:80:80:80",
+            "80:80/",
+            "80:80\n",
+            "-1:80",
+            "localhost:80:80",
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with("--publish: `") && !error.contains('\n'), "{text:?}: {error}");
+        }
+        assert_eq!(exposed("80-81/udp").unwrap(), [(80, Protocol::Udp), (81, Protocol::Udp)]);
+        assert!(exposed("x").is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! One call of `iptables-restore` per change: all lines of it are in force at the same moment, or none is (`man 8
+//! iptables-restore`). The system's own program, because it alone knows which of the two flavours this machine uses.
+//!
+//! Try it without us: `printf '*filter\n:DEMO - [0:0]\nCOMMIT\n' | iptables-restore --noflush --wait 20`
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// How long we wait for another program's lock on the tables, in seconds.
+const PATIENCE: &str = "20";
+
+/// Adds to the tables what `text` says; leaves alone what it does not name. The error is one line, the program's own.
+pub fn iptables_restore(text: &str) -> io::Result<()> {
+    let mut command = program("iptables-restore")?;
+    command.args(["--noflush", "--wait", PATIENCE]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| not_there("iptables-restore", &error))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends early says why on stderr.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("xtables lock") {
+        return Err(io::Error::other(format!(
+            "another program has held the lock of the firewall's tables for {PATIENCE} seconds (`fuser /run/xtables.lock` \
+             names it)"
+        )));
+    }
+    // `line 7 failed` is about our own text: show that line.
+    let number =
+        said.split("line").nth(1).and_then(|rest| rest.trim_matches([' ', ':']).split(' ').next()?.parse().ok());
+    let line = number.and_then(|number: usize| text.lines().nth(number.wrapping_sub(1))).unwrap_or_default();
+    let reason = said.lines().find(|line| !line.is_empty()).unwrap_or("no reason given");
+    Err(io::Error::other(format!("iptables-restore: {} {line}", reason.trim()).trim_end().to_string()))
+}
+
+/// Every rule there is, one `-A …` per line, under the name of its table.
+pub fn iptables_save() -> io::Result<Vec<(String, String)>> {
+    let output = program("iptables-save")?.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| not_there("iptables-save", &error))?;
+    let mut table = String::new();
+    let mut rules = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name.to_string();
+        } else if line.starts_with("-A ") || line.starts_with(':') {
+            rules.push((table.clone(), line.to_string()));
+        }
+    }
+    Ok(rules)
+}
+
+/// Takes out rules: `text` is made of `*table`, `-D …` and `COMMIT` lines. What is not there any more is passed over.
+pub fn remove_rules(text: &str) -> io::Result<()> {
+    let Err(first) = iptables_restore(text) else { return Ok(()) };
+    let there = iptables_save().map_err(|_| first)?;
+    let mut table = "";
+    let mut left = String::new();
+    for line in text.lines() {
+        table = line.strip_prefix('*').unwrap_or(table);
+        let rule = line.strip_prefix("-D ").map(words);
+        let is_there = |rule: &Vec<String>| {
+            there.iter().any(|(name, line)| name == table && line.strip_prefix("-A ").map(words).as_ref() == Some(rule))
+        };
+        if rule.as_ref().is_none_or(is_there) {
+            left.push_str(line);
+            left.push('\n');
+        }
+    }
+    if left.contains("-D ") { iptables_restore(&left) } else { Ok(()) }
+}
+
+/// The words of a rule, without what the two flavours write differently: quotes, and `/32`.
+fn words(rule: &str) -> Vec<String> {
+    let mut words: Vec<String> =
+        rule.split_whitespace().map(|word| word.trim_matches('"').trim_end_matches("/32").to_string()).collect();
+    // `-p tcp --dport` is saved as `-p tcp -m tcp --dport`, and options in the order of their modules.
+    words.sort();
+    words.retain(|word| !matches!(word.as_str(), "-m" | "tcp" | "udp" | "sctp"));
+    words
+}
+
+/// Where the administrator's programs lie, before what the caller's PATH says.
+fn program(name: &str) -> io::Result<Command> {
+    let fixed = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        fixed.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.map(Command::new).ok_or_else(|| not_there(name, &io::Error::from(io::ErrorKind::NotFound)))
+}
+
+fn not_there(name: &str, error: &io::Error) -> io::Error {
+    let error = match error.kind() {
+        io::ErrorKind::NotFound => "not found".to_string(),
+        _ => error.to_string(),
+    };
+    io::Error::other(format!("`{name}` cannot be run ({error}): install iptables, or say --network none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_the_same_however_it_was_saved() {
+        let ours =
+            "X -d 10.0.0.1 -p tcp -m tcp --dport 80 -m comment --comment mydocker:a -j DNAT --to-destination 1.2.3.4:8";
+        let legacy = "X -d 10.0.0.1/32 -p tcp -m tcp --dport 80 -m comment --comment \"mydocker:a\" -j DNAT --to-destination 1.2.3.4:8";
+        assert_eq!(words(ours), words(legacy));
+        assert_ne!(words(ours), words(&ours.replace("80", "81")));
+    }
+}

@@ -1,0 +1,124 @@
+//! What the packet filter holds, asked of the kernel itself: starting `iptables-save` takes several milliseconds, these
+//! two questions a few microseconds. Rules are only looked for, never read into meaning: the answer is bytes.
+
+use super::check;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use std::os::fd::AsRawFd;
+
+/// The rules of the table `name` as the old flavour keeps them (`iptables-legacy`, getsockopt IPT_SO_GET_ENTRIES).
+/// ENOENT: there is no such table. Asking for a table that is not there makes it; look into
+/// /proc/net/ip_tables_names before.
+pub fn legacy_table(name: &str) -> Result<Vec<u8>, Errno> {
+    const IPT_SO_GET_INFO: libc::c_int = 64;
+    const IPT_SO_GET_ENTRIES: libc::c_int = 65;
+    const NAME: usize = 32;
+    // struct ipt_getinfo: name, valid_hooks, hook_entry[5], underflow[5], num_entries, size.
+    const INFO: usize = NAME + 4 * 13;
+    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let ask = |option: libc::c_int, buffer: &mut [u8]| {
+        let mut size = buffer.len() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `size` bytes into the buffer, which is that large.
+        check(unsafe {
+            libc::getsockopt(raw.as_raw_fd(), libc::IPPROTO_IP, option, buffer.as_mut_ptr().cast(), &mut size)
+        } as libc::c_long)
+    };
+    let mut info = [0u8; INFO];
+    let name = &name.as_bytes()[..name.len().min(NAME - 1)];
+    info[..name.len()].copy_from_slice(name);
+    ask(IPT_SO_GET_INFO, &mut info)?;
+    let size = u32::from_ne_bytes([info[INFO - 4], info[INFO - 3], info[INFO - 2], info[INFO - 1]]);
+    // struct ipt_get_entries: name, size, padding to eight bytes, the entries.
+    let mut entries = vec![0u8; NAME + 8 + size as usize];
+    entries[..name.len()].copy_from_slice(name);
+    entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
+    ask(IPT_SO_GET_ENTRIES, &mut entries)?;
+    Ok(entries)
+}
+
+/// The rules of the IPv4 table `name` as nftables keeps them (`iptables-nft`, NFT_MSG_GETRULE); empty if there is none.
+pub fn nft_table(name: &str) -> Result<Vec<u8>, Errno> {
+    const NFT_MSG_GETRULE: u16 = 7;
+    const NFNL_SUBSYS_NFTABLES: u16 = 10;
+    const NFTA_RULE_TABLE: u16 = 1;
+    const NFPROTO_IPV4: u8 = 2;
+    const DUMP: u16 = 0x300 | 1; // NLM_F_DUMP | NLM_F_REQUEST
+    let (kind, sequence) = (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE, 1u32);
+    let mut message = vec![0u8; 16];
+    message[4..6].copy_from_slice(&kind.to_ne_bytes());
+    message[6..8].copy_from_slice(&DUMP.to_ne_bytes());
+    message[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    message.extend([NFPROTO_IPV4, 0, 0, 0]);
+    attribute(&mut message, NFTA_RULE_TABLE, &[name.as_bytes(), b"\0"].concat());
+    finish(&mut message);
+    dump(SockProtocol::NetlinkNetFilter, &message)
+}
+
+/// Makes the bridge forget the port `name`, and the port hear nothing any more (`bridge link set`): at once, while
+/// deleting the link would wait for every processor. ENODEV: there is no such link.
+pub fn silence_bridge_port(name: &str) -> Result<(), Errno> {
+    const RTM_NEWLINK: u16 = 16;
+    const REQUEST_ACK: u16 = 1 | 4;
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_SLAVE_DATA: u16 = 5;
+    // IFLA_BRPORT_LEARNING, _UNICAST_FLOOD, _FLUSH, _MCAST_FLOOD, _BCAST_FLOOD.
+    const OFF: [u16; 4] = [8, 9, 27, 30];
+    const FLUSH: u16 = 24;
+    let mut port = Vec::new();
+    OFF.iter().for_each(|kind| attribute(&mut port, *kind, &[0]));
+    attribute(&mut port, FLUSH, &[]);
+    let mut info = Vec::new();
+    attribute(&mut info, IFLA_INFO_SLAVE_DATA, &port);
+    let mut message = vec![0u8; 16 + 16];
+    message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
+    message[6..8].copy_from_slice(&REQUEST_ACK.to_ne_bytes());
+    attribute(&mut message, IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
+    attribute(&mut message, IFLA_LINKINFO, &info);
+    finish(&mut message);
+    dump(SockProtocol::NetlinkRoute, &message).map(drop)
+}
+
+fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    message.extend((value.len() as u16 + 4).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+fn finish(message: &mut [u8]) {
+    let size = message.len() as u32;
+    message[..4].copy_from_slice(&size.to_ne_bytes());
+}
+
+/// Sends a request and collects what comes back, until the kernel says that it is done or that it has failed.
+fn dump(protocol: SockProtocol, message: &[u8]) -> Result<Vec<u8>, Errno> {
+    const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    send(netlink.as_raw_fd(), message, MsgFlags::empty())?;
+    let mut all = Vec::new();
+    let mut buffer = vec![0u8; 32 << 10];
+    loop {
+        let size = match recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let mut rest = &buffer[..size];
+        while rest.len() >= 20 {
+            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+            match u16::from_ne_bytes([rest[4], rest[5]]) {
+                NLMSG_DONE => return Ok(all),
+                NLMSG_ERROR => match i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]) {
+                    0 => return Ok(all),
+                    error => return Err(Errno::from_raw(-error)),
+                },
+                _ => all.extend(&rest[16..length.clamp(16, rest.len())]),
+            }
+            rest = &rest[length.next_multiple_of(4).clamp(16, rest.len())..];
+        }
+        if size == 0 {
+            return Ok(all);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A laboratory for networks: the engine's host is the test's private one, with one card; a second network namespace,
+//! the `lan`, is its neighbour at the other end of the cable.
+
+use super::{Done, Engine, Guard, Running, kernel, skip};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// The engine's host with one card, and the neighbour at the other end of its cable.
+pub struct Lab {
+    pub engine: Engine,
+    pub lan: Child,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.lan.kill();
+        let _ = self.lan.wait();
+    }
+}
+
+pub fn sh(line: &str) -> String {
+    let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Lab {
+    pub fn open() -> Option<Self> {
+        let engine = Engine::open()?;
+        if Command::new("iptables-restore").arg("--version").output().is_err() {
+            skip("iptables is not installed");
+            return None;
+        }
+        let lan = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
+        let host = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        while kernel::namespace(lan.id(), "net").is_none_or(|net| net == host.display().to_string()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let lab = Self { engine, lan };
+        // Addresses that come and go by themselves would look like a change.
+        sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+        sh(&format!("ip link add wire mtu 1400 type veth peer name wire mtu 1400 netns {}", lab.lan.id()));
+        sh(&format!("ip addr add {HOST}/24 dev wire; ip link set wire up; ip route add default via {LAN}"));
+        lab.in_lan(&format!(
+            "ip link set lo up; ip addr add {LAN}/24 dev wire; ip link set wire up; ip route add 172.16.0.0/12 via {HOST}"
+        ));
+        Some(lab)
+    }
+
+    pub fn in_lan(&self, line: &str) -> String {
+        sh(&format!("nsenter -t {} -n sh -c '{line}'", self.lan.id()))
+    }
+
+    pub fn run(&self, words: &[&str]) -> Done {
+        self.engine.run([&["run", "--rm", "--network", "bridge"], words].concat())
+    }
+
+    /// A container that waits; its pid names its namespaces.
+    pub fn start(&self, flags: &[&str]) -> Running {
+        let words = [&["run", "--rm", "-i", "--network", "bridge"], flags, &["busybox", "cat"]].concat();
+        settle(self.engine.start(words))
+    }
+
+    /// A guard that takes the default network, which stays, as given.
+    pub fn guard(&self) -> Guard {
+        warm(&self.engine);
+        Guard::new(self.engine.root())
+    }
+}
+
+/// Has the engine make its default network, which stays, and waits until the first container's port is gone.
+pub fn warm(engine: &Engine) {
+    // Addresses that come and go by themselves would look like a change.
+    sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+    let done = engine.run(["run", "--rm", "--network", "bridge", "busybox", "true"]);
+    assert_eq!((done.status, done.stderr.as_str()), (0, ""));
+    let end = std::time::Instant::now() + Duration::from_secs(5);
+    while !sh("ip -o link show type bridge").contains("NO-CARRIER") && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What was taken for the command may have been `iptables-restore`, on a slow day: the command is in its own PID
+/// namespace.
+pub fn settle(mut running: Running) -> Running {
+    let ours = kernel::namespace(std::process::id(), "pid");
+    while kernel::namespace(running.pid, "pid").is_none_or(|theirs| Some(theirs) == ours) {
+        running.wait_for_command();
+    }
+    running
+}
+
+/// The container's address, as its own network namespace has it.
+pub fn address(running: &Running) -> Ipv4Addr {
+    let text = sh(&format!("nsenter -t {} -n ip -4 -o addr show eth0", running.pid));
+    let address = text.split_whitespace().skip_while(|word| *word != "inet").nth(1).unwrap();
+    address.split('/').next().unwrap().parse().unwrap()
+}
+
+/// Serves in the network namespace of `pid`: whoever comes is told `who`, on both protocols; ends with the process.
+pub fn serve(pid: u32, port: u16, who: &'static str) {
+    let sockets = kernel::inside(pid, "net", || {
+        (TcpListener::bind(("0.0.0.0", port)).unwrap(), UdpSocket::bind(("0.0.0.0", port)).unwrap())
+    });
+    let (tcp, udp) = sockets.unwrap();
+    // An open socket keeps a network namespace: both go when the container does.
+    tcp.set_nonblocking(true).unwrap();
+    udp.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 64];
+        while kernel::alive(pid) {
+            if let Ok((mut stream, _)) = tcp.accept() {
+                let _ = stream.write_all(who.as_bytes());
+            }
+            if let Ok((_, from)) = udp.recv_from(&mut bytes) {
+                let _ = udp.send_to(who.as_bytes(), from);
+            }
+        }
+    });
+}
+
+pub const PATIENCE: Duration = Duration::from_millis(400);
+
+pub fn ask_tcp(ip: Ipv4Addr, port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(IpAddr::V4(ip), port), PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+pub fn ask_udp(ip: Ipv4Addr, port: u16) -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    socket.send_to(b"?", (ip, port)).ok()?;
+    let mut bytes = [0; 64];
+    let (size, _) = socket.recv_from(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..size]).into_owned())
+}
+
+/// Both protocols must agree: `true` if `who` answers, `false` if nobody does.
+pub fn reaches(from: Option<u32>, ip: Ipv4Addr, port: u16, who: &str) -> bool {
+    let ask = || (ask_tcp(ip, port), ask_udp(ip, port));
+    let (tcp, udp) = match from {
+        Some(pid) => kernel::inside(pid, "net", ask).unwrap(),
+        None => ask(),
+    };
+    assert_eq!(tcp.is_some(), udp.is_some(), "tcp and udp differ for {ip}:{port}: {tcp:?} {udp:?}");
+    if let Some(text) = &tcp {
+        assert_eq!((text.as_str(), udp.as_deref()), (who, Some(who)), "another answered at {ip}:{port}");
+    }
+    tcp.is_some()
+}
