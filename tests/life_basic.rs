@@ -336,6 +336,24 @@ fn pause_stops_every_process_and_stop_still_works() {
     guard.check();
 }
 
+/// The caller of `start` holds the lock while its monitor launches; the monitor's own report must not wait for it.
+#[test]
+fn a_start_that_fails_fails_at_once() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    engine.ok(&["create", "--name", "web", "busybox", "nosuch"]);
+    let done = engine.run(["start", "web"]);
+    expect(&done, 1, "executable file not found in $PATH");
+    assert!(done.took < Duration::from_secs(5), "{:?}", done.took);
+    assert!(
+        engine
+            .inspect("web", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}")
+            .starts_with("created 127 exec:")
+    );
+    engine.ok(&["rm", "web"]);
+    guard.check();
+}
+
 #[test]
 fn rename_moves_the_name() {
     let Some(engine) = open() else { return };

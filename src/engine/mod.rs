@@ -126,7 +126,7 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
     let mut registrar = report::Registrar { watch, spec };
     let ended = attend(&prepared, streams, &mut registrar, failpoint.clone());
     let obituary = rooms.iter().filter_map(|room| room.obituary(spec)).next();
-    let moments = recover::bury(spec, &journal, &ended, obituary.is_some());
+    let moments = recover::bury(spec, &journal, &ended, obituary.is_some(), false);
     let undone = journal.finish(moments, |entry| {
         Failpoint::strike(failpoint.as_ref(), &format!("undo.{}", entry.step));
     });

@@ -66,7 +66,7 @@ fn become_monitor(
     watch: &mut dyn Watch,
     failpoint: Option<Failpoint>,
 ) -> ! {
-    let begun = Monitor::begin(rooms, prepared, wire, watch, failpoint);
+    let begun = Monitor::begin(rooms, prepared, lock.is_some(), wire, watch, failpoint);
     drop(lock);
     let told = begun.as_ref().err().map(|error| {
         let (line, status) = words(error);
@@ -114,6 +114,7 @@ impl<'a> Monitor<'a> {
     fn begin(
         rooms: &'a [&'a dyn Room],
         prepared: Prepared,
+        locked: bool,
         wire: Option<OwnedFd>,
         watch: &mut dyn Watch,
         failpoint: Option<Failpoint>,
@@ -136,7 +137,7 @@ impl<'a> Monitor<'a> {
             }
             Err(error) => {
                 let error = Err(error);
-                let moments = bury(spec, &journal, &error, false);
+                let moments = bury(spec, &journal, &error, false, locked);
                 let undone = journal.finish(moments, |entry| {
                     Failpoint::strike(failpoint.as_ref(), &format!("undo.{}", entry.step));
                 });

@@ -103,16 +103,24 @@ pub(super) fn committed(spec: &Spec) -> bool {
     spec.life.is_some() && spec.folder().join("container.json").exists()
 }
 
-/// Writes down how a container has ended, or why it could not start: what of its undo list is due now.
-pub(super) fn bury(spec: &Spec, journal: &Journal, ended: &Result<u8>, oom_killed: bool) -> &'static [When] {
+/// Writes down how a container has ended, or why it could not start: what of its undo list is due now. `locked`: the
+/// caller holds its lock (`start` does, until its monitor has told how the launch went).
+pub(super) fn bury(
+    spec: &Spec,
+    journal: &Journal,
+    ended: &Result<u8>,
+    oom_killed: bool,
+    locked: bool,
+) -> &'static [When] {
     if let Ok(status) = ended {
         let _ = Running::ended(&spec.dirs, &spec.id, i32::from(*status));
     }
     if journal.all() || !committed(spec) {
         return When::ALL;
     }
-    let written = Lock::take(&spec.dirs, &spec.id)
-        .and_then(|_lock| Record::update(&spec.dirs, &spec.id, |record| last_words(record, ended, oom_killed)));
+    let lock = if locked { Ok(None) } else { Lock::take(&spec.dirs, &spec.id).map(Some) };
+    let written =
+        lock.and_then(|_lock| Record::update(&spec.dirs, &spec.id, |record| last_words(record, ended, oom_killed)));
     if let Err(error) = written {
         log::warn!("cannot write down the end of container {}: {error:#}", spec.id.short());
     }
