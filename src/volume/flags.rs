@@ -362,7 +362,7 @@ mod tests {
         assert_eq!((bind.kind, bind.read_only, bind.make), (Kind::Bind, true, false));
         let tmpfs = long("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770").unwrap();
         assert_eq!(tmpfs.options, ["size=1048576", "mode=1770"]);
-        assert_eq!(long("src=v,dst=/v,volume-label=a=b").unwrap().labels["a"], "b");
+        assert_eq!(long("src=vol,dst=/v,volume-label=a=b").unwrap().labels["a"], "b");
         assert!(long("dst=/v").unwrap().anonymous);
         for bad in [
             "",
