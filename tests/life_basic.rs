@@ -438,6 +438,8 @@ fn a_stranger_with_the_same_pid_lives() {
     let Some(engine) = open() else { return };
     let guard = Guard::new(engine.root());
     let id = detached(&engine, &["--name", "web"], &POLITE);
+    // A start time is counted in ticks of 10 ms: a stranger of the same tick could not be told from the container.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     let mut stranger = std::process::Command::new("sleep").arg("100").spawn().unwrap();
     let state = engine.root().join("run").join(&id).join("state");
     let pid = pid(&engine, "web");
