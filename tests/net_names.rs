@@ -262,6 +262,27 @@ fn port_tells_what_is_published() {
     let stream = std::net::TcpStream::connect((HOST, port)).unwrap();
     drop(stream);
     refused(&lab, &["port", "web", "7"], "no public port");
+    // The same in docker's shapes: `ps` and `inspect`.
+    let shown = ok(&lab, &["ps", "--format", "{{.Names}} {{.Networks}} {{.Ports}}"]);
+    let expected = format!("0.0.0.0:8080->80/udp, 127.0.0.1:8081->81/tcp, 0.0.0.0:{port}->90/tcp");
+    assert_eq!(shown.trim_end(), format!("web bridge {expected}"));
+    let seen: serde_json::Value = serde_json::from_str(&ok(&lab, &["inspect", "web"])).unwrap();
+    let settings = &seen[0]["NetworkSettings"];
+    let here = address(&web).to_string();
+    let mac = sh(&format!("nsenter -t {} -n ip -o link show eth0", web.pid));
+    for place in [settings, &settings["Networks"]["bridge"]] {
+        assert_eq!(
+            (&place["IPAddress"], &place["Gateway"]),
+            (&here.as_str().into(), &"172.17.0.1".into()),
+            "{settings}"
+        );
+        assert!(mac.contains(place["MacAddress"].as_str().unwrap()) && place["IPPrefixLen"] == 16, "{mac} {settings}");
+    }
+    assert_eq!(settings["Ports"]["80/udp"][0]["HostPort"], "8080", "{settings}");
+    assert_eq!(settings["Ports"]["81/tcp"][0]["HostIp"], "127.0.0.1", "{settings}");
+    assert_eq!(seen[0]["HostConfig"]["NetworkMode"], "bridge");
+    assert_eq!(seen[0]["HostConfig"]["PortBindings"]["81/tcp"][0]["HostPort"], "8081");
+    assert!(seen[0]["Config"]["ExposedPorts"]["90/tcp"].is_object());
     refused(&lab, &["port", "nope"], "No such container: nope");
 }
 

@@ -94,14 +94,33 @@ fn document(context: &Context<'_>, word: &str, size: bool) -> Result<Value> {
         }},
         "Mounts": [],
         "Config": config(&record),
-        "NetworkSettings": {"Ports": {}, "Networks": {}, "IPAddress": "", "Gateway": "", "MacAddress": ""},
+        "NetworkSettings": {"Ports": {}, "Networks": {}},
     });
+    for room in context.rooms {
+        lay_over(&mut document, room.inspect(spec, status.running().is_some()));
+    }
     if size {
         let upper = super::ps::tree_size(&folder.join("upper"));
         let image: u64 = spec.image.layers.iter().map(|layer| super::ps::tree_size(layer)).sum();
         (document["SizeRw"], document["SizeRootFs"]) = (upper.into(), (upper + image).into());
     }
     Ok(document)
+}
+
+/// Keys of `part` take the place of those of `document`; objects are merged.
+pub(super) fn lay_over(document: &mut Value, part: Value) {
+    match (document, part) {
+        (_, Value::Null) => {}
+        (Value::Object(there), Value::Object(part)) => {
+            for (key, value) in part {
+                match there.get_mut(&key) {
+                    Some(old) if old.is_object() && value.is_object() => lay_over(old, value),
+                    _ => drop(there.insert(key, value)),
+                }
+            }
+        }
+        (document, part) => *document = part,
+    }
 }
 
 /// RFC 3339 with nanoseconds; what has not happened is Go's zero time.

@@ -7,7 +7,7 @@ use super::template::Template;
 use super::{Command, Context, flag, print, string, strings};
 use crate::container::{Record, Status, human, list, status};
 use crate::engine;
-use crate::plan::{Dirs, Id, journals};
+use crate::plan::{Dirs, Id, Room, journals};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use jiff::Timestamp;
@@ -93,7 +93,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let shown = |one: &&Seen| (everything || alive(&one.status)) && filters.take(one, &seen);
     let rows: Vec<&Seen> = seen.iter().filter(shown).take(last.unwrap_or(usize::MAX)).collect();
     let whole = said.get_flag("no-trunc");
-    let rows = rows.into_iter().map(|one| row(one, whole, size));
+    let rows = rows.into_iter().map(|one| row(context.rooms, one, whole, size));
     print(&laid_out(&format, &HEADS, rows)?)
 }
 
@@ -138,7 +138,7 @@ pub(super) fn laid_out(format: &str, heads: &[(&str, &str)], rows: impl Iterator
     Ok(if table.is_some() || text.contains('\t') { align(&text) } else { text })
 }
 
-fn row(seen: &Seen, whole: bool, size: bool) -> Value {
+fn row(rooms: &[&dyn Room], seen: &Seen, whole: bool, size: bool) -> Value {
     let Seen { record, status } = seen;
     let (spec, life) = (&record.spec, record.life());
     let now = Timestamp::now();
@@ -149,7 +149,7 @@ fn row(seen: &Seen, whole: bool, size: bool) -> Value {
     }
     let labels: Vec<_> = life.labels.iter().map(|(name, value)| printable(&format!("{name}={value}"))).collect();
     let created = record.created.to_zoned(jiff::tz::TimeZone::system());
-    json!({
+    let mut row = json!({
         "ID": id,
         "Image": printable(&spec.image.reference),
         "Command": quoted(&command),
@@ -164,7 +164,11 @@ fn row(seen: &Seen, whole: bool, size: bool) -> Value {
         "Mounts": "",
         "Networks": "",
         "LocalVolumes": "0",
-    })
+    });
+    for room in rooms {
+        super::inspect::lay_over(&mut row, room.columns(spec, status.running().is_some()));
+    }
+    row
 }
 
 /// Go's `strconv.Quote`.

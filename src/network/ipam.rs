@@ -56,6 +56,13 @@ pub fn living(dirs: &Dirs, network: &Network) -> Vec<Lease> {
     leases(dirs, network).into_iter().filter(|lease| lease.is_held(dirs)).collect()
 }
 
+/// The lease of container `id` on `network`, while it is its own: the container's folder keeps a copy.
+pub fn of(dirs: &Dirs, network: &Network, id: &Id) -> Option<Lease> {
+    let copy = read(&dirs.container(id).join(format!("lease-{}", network.name))).ok()?;
+    let lease = read(&network.leases(dirs).join(copy.address.to_string())).ok()?;
+    (lease.container == id.as_str()).then_some(lease)
+}
+
 fn read(path: &Path) -> io::Result<Lease> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }

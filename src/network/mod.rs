@@ -17,6 +17,7 @@ mod netlink;
 mod ports;
 mod publish;
 mod setup;
+mod show;
 mod store;
 mod trouble;
 mod wish;
@@ -102,5 +103,13 @@ impl Room for Net {
             Mode::Container(_) => join::plan(spec, &wish.mode, plan),
             Mode::Networks => attach::plan(spec, &wish, plan),
         }
+    }
+
+    fn inspect(&self, spec: &Spec, runs: bool) -> serde_json::Value {
+        show::inspect(spec, runs)
+    }
+
+    fn columns(&self, spec: &Spec, runs: bool) -> serde_json::Value {
+        show::columns(spec, runs)
     }
 }

@@ -76,6 +76,15 @@ pub trait Room: Sync {
     fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
         Vec::new()
     }
+    /// What `inspect` tells of this room's part of a container: an object of docker's keys, laid over what others tell.
+    /// `runs`: it runs now, so that there is something to ask the kernel for.
+    fn inspect(&self, _spec: &Spec, _runs: bool) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+    /// What `ps` tells of it: an object of its template's words (`Ports`, `Networks`).
+    fn columns(&self, _spec: &Spec, _runs: bool) -> serde_json::Value {
+        serde_json::Value::Null
+    }
     /// What the kernel remembers of a container that has ended, before its traces are removed (an out-of-memory kill).
     fn obituary(&self, _spec: &Spec) -> Option<String> {
         None
