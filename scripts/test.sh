@@ -76,7 +76,7 @@ skip() { # NAME REASON
 scripts_parse() {
     local file
     for file in scripts/*.sh scripts/vmlib/*.sh .ci/run; do bash -n "$file" || return; done
-    python3 - scripts/vm scripts/vmlib/*.py <<'PYTHON' || return
+    python3 - scripts/vm scripts/vmlib/*.py scripts/chapters scripts/courselib/*.py <<'PYTHON' || return
 import ast, sys
 for name in sys.argv[1:]:
     ast.parse(open(name).read(), name)

@@ -24,8 +24,7 @@ mod sabotage;
 use check::{Check, Fault, Finding, Subject};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use support::skip;
+use support::{examples, skip};
 
 const CHAPTERS: [(usize, &[Check]); 6] =
     [(1, ch01::CHECKS), (2, ch02::CHECKS), (3, ch03::CHECKS), (7, ch07::CHECKS), (8, ch08::CHECKS), (9, ch09::CHECKS)];
@@ -147,27 +146,4 @@ fn sentence(check: &Check, finding: &Finding) -> String {
 /// Past the harness, which shows only what failed.
 fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-/// The folder of the chapters' programs, built as the product was: `cargo test --test chapters` alone builds none.
-fn examples(product: &Path) -> PathBuf {
-    let folder = product.parent().unwrap();
-    let part = |path: Option<&Path>| path.and_then(|path| path.file_name()?.to_str()).map(str::to_string);
-    // Without cargo (a machine that got only the binaries) those that are there must do.
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut command = Command::new(cargo);
-        command.args(["build", "--quiet", "--locked", "--offline", "--examples", "--target-dir"]);
-        let triple = part(folder.parent()).filter(|name| name.matches('-').count() >= 2);
-        match &triple {
-            Some(triple) => command.arg(folder.ancestors().nth(2).unwrap()).args(["--target", triple]),
-            None => command.arg(folder.parent().unwrap()),
-        };
-        if part(Some(folder)).as_deref() == Some("release") {
-            command.arg("--release");
-        }
-        let built = command.current_dir(env!("CARGO_MANIFEST_DIR")).output();
-        let built = built.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert!(built.status.success(), "{command:?}: {}", String::from_utf8_lossy(&built.stderr));
-    }
-    folder.join("examples")
 }

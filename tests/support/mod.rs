@@ -20,7 +20,9 @@ mod guard;
 mod host;
 pub mod kernel;
 pub mod lab;
+mod programs;
 
 pub use engine::{Done, Engine, Running};
 pub use guard::Guard;
 pub use host::{PrivateHost, skip};
+pub use programs::examples;

@@ -1,0 +1,11 @@
+"""The parts of scripts/chapters, one file each:
+
+course       the chapters: folders, pages, programs
+blocks       what a page holds: console blocks, commands, expected lines
+compare      what counts as the same line
+hosts        a host of one's own for a page, and the guard around it
+pages        executes a page
+terminal     types into a command that wants a terminal
+translation  which Chinese sections lag behind
+figures      pictures from --explain=json
+"""

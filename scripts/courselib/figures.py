@@ -1,0 +1,2 @@
+def verb(options):
+    return 0

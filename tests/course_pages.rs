@@ -1,0 +1,45 @@
+//! The pages of the course tell the truth: each command in them is run by that chapter's own program, translations keep
+//! up, pictures are those of a real run. The work is done by `scripts/chapters`.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::{examples, skip};
+
+/// Runs `scripts/chapters words`; `None`: this machine has no Python.
+fn chapters(words: &[&str]) -> Option<Output> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/chapters");
+    match Command::new("python3").arg(program).args(words).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            skip(&format!("python3: {error}"));
+            None
+        }
+    }
+}
+
+/// Passes on what was skipped; fails with everything that was said.
+fn judge(output: &Output) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().filter_map(|line| line.strip_prefix("skipped: ")).for_each(skip);
+    assert!(output.status.success(), "\n{text}");
+}
+
+fn programs() -> PathBuf {
+    examples(Path::new(env!("CARGO_BIN_EXE_mydocker")))
+}
+
+#[test]
+fn every_console_block_is_what_the_machine_says() {
+    let Some(output) = chapters(&["pages", "--if-ready", "--programs", &programs().to_string_lossy()]) else { return };
+    judge(&output);
+}
+
+#[test]
+fn no_translation_lags_behind() {
+    let Some(output) = chapters(&["stale"]) else { return };
+    judge(&output);
+}
