@@ -24,6 +24,7 @@ const COMMANDS: &[Command] = &[
     cli::INSPECT,
     cli::EXEC,
     cli::ATTACH,
+    cli::CP,
     cli::TOP,
     cli::STATS,
     cli::PAUSE,

@@ -28,6 +28,7 @@ const COMMANDS: &[Command] = &[
     cli::CONTAINER,
     cli::EXEC,
     cli::ATTACH,
+    cli::CP,
     cli::TOP,
     cli::STATS,
 ];

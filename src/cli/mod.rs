@@ -4,6 +4,7 @@
 mod archive;
 mod change;
 mod commit;
+mod cp;
 mod doctor;
 mod end;
 mod exec;
@@ -27,6 +28,7 @@ mod watch;
 pub use archive::{EXPORT, IMPORT, LOAD, SAVE};
 pub use change::{CONTAINER, PAUSE, RENAME, UNPAUSE, UPDATE};
 pub use commit::{COMMIT, DIFF};
+pub use cp::CP;
 pub use doctor::DOCTOR;
 pub use end::{KILL, RM, STOP, WAIT};
 pub use exec::EXEC;

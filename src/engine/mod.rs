@@ -6,8 +6,10 @@
 mod attach;
 mod boot;
 mod change;
+mod copy;
 mod create;
 mod exec;
+mod files;
 mod monitor;
 mod recover;
 mod relay;
@@ -22,6 +24,7 @@ mod watch;
 
 pub use attach::{Attach, attach, detach_keys};
 pub use change::{pause, rename, unpause, update};
+pub use copy::{Copier, Copying};
 pub use create::create;
 pub use exec::{Exec, exec, prepare_exec};
 pub use monitor::detach;

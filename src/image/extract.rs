@@ -59,7 +59,7 @@ pub fn extract(archive: impl Read, root: &OwnedFd, lower: Option<&Stack>) -> Res
 }
 
 /// A name of the archive for an error: escaped, and not longer than a line.
-fn shorten(path: &[u8]) -> String {
+pub(super) fn shorten(path: &[u8]) -> String {
     match path.len() {
         0..=120 => path.escape_ascii().to_string(),
         _ => format!("{}…", path[..120].escape_ascii()),
@@ -264,7 +264,7 @@ fn remove_folder(dir: &OwnedFd, name: &CStr) -> Result<()> {
 }
 
 /// What the member says of itself, without what would steer overlay.
-fn attributes(member: &Member) -> Result<Attributes> {
+pub(super) fn attributes(member: &Member) -> Result<Attributes> {
     let id = |what: &str, id: u64| match u32::try_from(id) {
         // -1 means "leave it as it is" to chown(2).
         Ok(id) if id != u32::MAX => Ok(id),

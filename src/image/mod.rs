@@ -23,6 +23,7 @@ mod room;
 mod save;
 mod sparse;
 mod store;
+mod unpack;
 
 pub use change::Change;
 pub use changes::{Container, IMAGE_ID, Kind};
@@ -30,8 +31,10 @@ pub use config::{Config, Execution, History};
 pub use digest::Digest;
 pub use layer::ensure;
 pub use load::{Loaded, load, load_stream};
+pub use pack::pack_named;
 pub use reference::Reference;
 pub use remove::{Removed, in_use, prune, remove, tag};
 pub use room::Images;
 pub use save::{Format, save};
 pub use store::{Image, Store};
+pub use unpack::unpack;

@@ -3,11 +3,12 @@
 //!
 //! Try it without us: `tar --format=pax --xattrs --numeric-owner -C $UPPER -cf layer.tar .`
 
-use crate::tree::{Attributes, Entry, Stack, Turn, at, is_whiteout, kind};
+use crate::tree::{Attributes, Child, Entry, Stack, Turn, View, at, is_whiteout, kind};
 use anyhow::{Context, Result};
 use nix::sys::stat::{major, minor};
 use nix::unistd::{Whence, lseek};
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use tar::{EntryType, Header};
@@ -72,6 +73,21 @@ pub fn pack_tree<W: Write>(stack: &Stack, skip: &dyn Fn(&Entry<'_>) -> bool, out
         }
         packer.entry(entry)?;
         Ok(Turn::Enter)
+    })?;
+    packer.finish()
+}
+
+/// What stands in `view` as `name`, with all that is in it, under the name `called`. What `skip` says goes in empty.
+pub fn pack_named<W: Write>(
+    (view, name, child): (&View, &CStr, &Child),
+    called: &[u8],
+    skip: &dyn Fn(&Entry<'_>) -> bool,
+    out: W,
+) -> Result<W> {
+    let mut packer = Packer::new(out);
+    view.walk_named(name, child, called, &mut |entry| {
+        packer.entry(entry)?;
+        Ok(if skip(entry) { Turn::Pass } else { Turn::Enter })
     })?;
     packer.finish()
 }

@@ -88,6 +88,10 @@ impl Room for Layers {
         let driver = DRIVERS.iter().find(|driver| noted.is_some_and(|name| name == driver.name()));
         driver.unwrap_or(&DRIVERS[0]).plan(spec, root, plan)
     }
+
+    fn view(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
+        self.plan(spec, plan)
+    }
 }
 
 /// The driver that somebody wants by name.

@@ -5,7 +5,8 @@
 //! lock, log or read the environment; what fails goes up the channel as a step number and an errno, and the engine
 //! prints the step's own words. The channel closes by itself when `execve` succeeds: end of file is the good news.
 
-use super::{Child, Phase, Plan, Stage, Step};
+use super::failpoint::strike;
+use super::{Child, Failpoint, Fault, Phase, Plan, Stage, Step};
 use crate::sys::{self, Channel, Clone3, Cloned, Message};
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -23,53 +24,6 @@ pub trait Watch {
     }
     /// This step is done, or has failed. `child` is the process once there is one.
     fn after(&mut self, _step: &Step, _child: Option<Pid>, _result: Result<(), Errno>) {}
-}
-
-/// A place where a test wants us to fail or to die (debug builds only).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failpoint {
-    /// A step's full name.
-    pub step: String,
-    pub fault: Fault,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The step answers EIO without being done.
-    Error,
-    /// The engine is killed (SIGKILL) when the step would be next.
-    Kill,
-    /// The engine panics: a defect of ours, which must not spoil the caller's terminal.
-    Panic,
-}
-
-impl Failpoint {
-    /// `name:error`, `name:kill` or `name:panic`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (step, fault) = text.rsplit_once(':')?;
-        let fault = match fault {
-            "error" => Fault::Error,
-            "kill" => Fault::Kill,
-            "panic" => Fault::Panic,
-            _ => return None,
-        };
-        Some(Self { step: step.to_string(), fault })
-    }
-
-    /// What is to happen at the step of this name; `None` in a release build, always.
-    pub fn at(point: Option<&Self>, step: &str) -> Option<Fault> {
-        if !cfg!(debug_assertions) {
-            return None;
-        }
-        point.filter(|point| point.step == step).map(|point| point.fault)
-    }
-
-    /// Dies here, if a test wants that.
-    pub fn strike(point: Option<&Self>, step: &str) {
-        if let Some(fault) = Self::at(point, step) {
-            strike(fault);
-        }
-    }
 }
 
 /// How a plan is to be performed.
@@ -112,6 +66,13 @@ impl Failure {
 /// Performs a plan that has no child, such as the making of a container that is not started.
 pub fn perform_host(plan: &Plan, options: Options<'_>) -> Result<(), Failure> {
     perform(&plan.steps, &mut Stage::default(), options.watch, options.failpoint.as_ref())
+}
+
+/// The same for steps that hand something to the caller: what they leave on the stage.
+pub fn perform_here(plan: &Plan, options: Options<'_>) -> Result<Stage, Failure> {
+    let mut stage = Stage::default();
+    perform(&plan.steps, &mut stage, options.watch, options.failpoint.as_ref())?;
+    Ok(stage)
 }
 
 /// Performs `plan`. On failure nothing runs any more, and the caller performs the undo list.
@@ -215,16 +176,6 @@ fn accompany(
 fn open_folder(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     use nix::fcntl::OFlag;
     nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
-}
-
-/// What a failpoint does on the engine's side.
-fn strike(fault: Fault) -> Errno {
-    match fault {
-        Fault::Kill => drop(nix::sys::signal::raise(nix::sys::signal::SIGKILL)),
-        Fault::Panic => panic!("a failpoint wants it"),
-        Fault::Error => {}
-    }
-    Errno::EIO
 }
 
 /// In the report of a child: the engine is to kill itself here (a failpoint).

@@ -6,6 +6,7 @@
 //! See a plan without performing it: `mydocker run --dry-run busybox true`.
 
 mod explain;
+mod failpoint;
 mod iptables;
 mod journal;
 mod launch;
@@ -16,12 +17,13 @@ mod step;
 mod undo;
 
 pub use explain::{Narrator, dry_run, narrate_json};
+pub use failpoint::{Failpoint, Fault};
 pub use iptables::{iptables_restore, iptables_save, remove_rules};
 pub use journal::{
     Entry, Header, Journal, Leftover, boot_id, has_journal, has_owner, journals, leftover, leftovers, start_time,
     undo_list, wait_for_owner,
 };
-pub use launch::{Failpoint, Failure, Fault, Launched, Options, Watch, launch, perform_host};
+pub use launch::{Failure, Launched, Options, Watch, launch, perform_here, perform_host};
 pub use life::{Life, LogConfig, LogDriver, Restart};
 pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
@@ -47,6 +49,11 @@ pub trait Room: Sync {
     }
     /// How the kernel does it: adds this room's steps. Reads the machine, changes nothing, needs no root.
     fn plan(&self, spec: &Spec, plan: &mut Plan) -> Result<()>;
+    /// How the files of a container at rest are seen (`cp`): its root, and what the user has mounted in it. The spec
+    /// has no other mounts left than those.
+    fn view(&self, _spec: &Spec, _plan: &mut Plan) -> Result<()> {
+        Ok(())
+    }
     /// What the user may say of one more process in a container that runs (`exec`).
     fn exec_flags(&self, command: clap::Command) -> clap::Command {
         command
@@ -142,12 +149,28 @@ impl Plan {
 
     /// The steps that give a container other limits; there is no child.
     pub fn draw_update(rooms: &[&dyn Room], said: &clap::ArgMatches, spec: &mut Spec) -> Result<Plan> {
-        let mut plan = Plan { steps: vec![], namespaces: CloneFlags::empty(), into_cgroup: None, room: "engine" };
+        let mut plan = Self::childless();
         for room in rooms {
             plan.room = room.name();
             room.update(said, spec, &mut plan)?;
         }
         Ok(plan)
+    }
+
+    /// The steps that show the files of a container at rest, in a mount namespace that the caller is alone in; there is
+    /// no child.
+    pub fn draw_view(rooms: &[&dyn Room], spec: &Spec) -> Result<Plan> {
+        let mut plan = Self::childless();
+        for room in rooms {
+            plan.room = room.name();
+            room.view(spec, &mut plan)?;
+        }
+        plan.room = "engine";
+        Ok(plan)
+    }
+
+    fn childless() -> Plan {
+        Plan { steps: vec![], namespaces: CloneFlags::empty(), into_cgroup: None, room: "engine" }
     }
 
     fn ask(rooms: &[&dyn Room], draw: impl Fn(&dyn Room, &mut Plan) -> Result<()>) -> Result<Plan> {
@@ -198,6 +221,14 @@ impl Plan {
         let name = format!("{}.{}", self.room, name.as_ref());
         debug_assert!(self.steps.iter().all(|step| step.name != name), "two steps named {name}");
         let at = self.steps.partition_point(|step| step.phase <= phase);
+        self.steps.insert(at, Step::new(phase, name, op));
+        &mut self.steps[at]
+    }
+
+    /// The same before all others of its phase.
+    pub fn add_first(&mut self, phase: Phase, name: impl AsRef<str>, op: Op) -> &mut Step {
+        let name = format!("{}.{}", self.room, name.as_ref());
+        let at = self.steps.partition_point(|step| step.phase < phase);
         self.steps.insert(at, Step::new(phase, name, op));
         &mut self.steps[at]
     }

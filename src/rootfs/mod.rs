@@ -110,6 +110,29 @@ impl Room for Rootfs {
         pivot(spec, plan);
         Ok(())
     }
+
+    fn view(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
+        spec.rootfs().into_iter().for_each(|root| view(spec, root, plan));
+        Ok(())
+    }
+}
+
+/// The root, opened, and the binds in it; `--read-only` holds for those who put files into it, too.
+fn view(spec: &Spec, root: &Path, plan: &mut Plan) {
+    plan.add(Phase::Host, "mkdir", Op::mkdir(root, 0o755)).why("A mount needs a place, and `rm` removes it.");
+    if !spec.folder().join("resolv.conf").exists() {
+        etc::plan(spec, plan); // it has never been started
+    }
+    if !spec.writable_layer {
+        bind_image(spec, root, plan);
+    }
+    plan.add(Phase::Mounts, "open", open_root(root)).why("Every path in it is resolved from this descriptor.");
+    mounts::plan(spec, plan);
+    if spec.oci.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        let op = Op::mount("", &root.display().to_string(), "", flags, "");
+        plan.add(Phase::Bound, "read-only", op).why("--read-only: the root itself; volumes keep their own rule.");
+    }
 }
 
 /// Without a layer of its own the container looks at the image's tree itself, which is every other container's too:

@@ -1,7 +1,7 @@
 //! Several trees seen as one, as overlay would show them.
 
 use super::{LONGEST_PATH, at, is_folder, is_opaque};
-use crate::sys::{self, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS};
+use crate::sys::{self, FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -162,6 +162,27 @@ pub enum Turn {
 }
 
 impl View {
+    /// One folder alone, of which nothing is merged.
+    pub fn of(folder: OwnedFd) -> Self {
+        Self(vec![folder])
+    }
+
+    /// Visits `child`, which stands here as `name`, and then all that is in it; the walk calls it `called`.
+    pub fn walk_named(
+        &self,
+        name: &CStr,
+        child: &Child,
+        called: &[u8],
+        visit: &mut dyn FnMut(&Entry<'_>) -> Result<Turn>,
+    ) -> Result<()> {
+        let entry = Entry { path: called, name, dir: self.holder(child), stat: child.stat, opaque: false };
+        if visit(&entry)? == Turn::Enter && is_folder(&child.stat) {
+            let below = self.enter(name, child).map_err(at(called))?;
+            below.walk(&mut called.to_vec(), false, visit)?;
+        }
+        Ok(())
+    }
+
     /// The merged names; whiteouts and what they hide are left out, unless `raw`.
     pub fn names(&self, raw: bool) -> Result<BTreeMap<CString, Child>, Errno> {
         let mut all: BTreeMap<CString, Option<Child>> = BTreeMap::new();
@@ -269,14 +290,14 @@ impl View {
 impl Entry<'_> {
     /// Opens the regular file for reading; ESTALE if something else has been put in its place since.
     pub fn open(&self) -> Result<std::fs::File, Errno> {
-        // Never follow, and never wait for the other end of a FIFO.
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let file = nix::fcntl::openat(self.dir, self.name, flags, Mode::empty())?;
-        let stat = nix::sys::stat::fstat(&file)?;
-        match (stat.st_dev, stat.st_ino) == (self.stat.st_dev, self.stat.st_ino) {
-            true => Ok(file.into()),
-            false => Err(Errno::ESTALE),
+        // A descriptor that opens nothing, first: in a container that runs, a device may stand there by now.
+        let held = self.open_path()?;
+        let stat = nix::sys::stat::fstat(&held)?;
+        if (stat.st_dev, stat.st_ino) != (self.stat.st_dev, self.stat.st_ino) || super::kind(&stat) != libc::S_IFREG {
+            return Err(Errno::ESTALE);
         }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(FdPath::new(&held).as_c_str(), flags, Mode::empty()).map(Into::into)
     }
 
     /// The thing itself, for its attributes.

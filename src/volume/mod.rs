@@ -81,6 +81,10 @@ impl Room for Volumed {
         }
         Ok(())
     }
+
+    fn view(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
+        self.plan(spec, plan)
+    }
 }
 
 fn make_source(one: &Wanted, plan: &mut Plan) {
