@@ -43,3 +43,9 @@ fn no_translation_lags_behind() {
     let Some(output) = chapters(&["stale"]) else { return };
     judge(&output);
 }
+
+#[test]
+fn every_picture_is_that_of_a_real_run() {
+    let Some(output) = chapters(&["figures", "--check", "--programs", &programs().to_string_lossy()]) else { return };
+    judge(&output);
+}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from . import blocks, compare, course, hosts
+from . import blocks, compare, course, figures, hosts
 
 # The page's shell: it is handed one command after the other in a file, so that what it starts has an empty stdin and
 # the shell keeps its variables, functions and background jobs.
@@ -51,6 +51,8 @@ def inside(options):
     job = json.loads(options.job)
 
     def work():
+        if "figure" in job:
+            return figures.inside(job)
         page = Page(pathlib.Path(job["page"]), job)
         hosts.furnish(job["program"])
         return page.run()
