@@ -4,7 +4,8 @@
 //!
 //! Try it without us: `mount --rbind -o ro=recursive /srv $ROOT/srv`
 
-use super::mounts::{Place, TARGET, hint, mount_in_root, present};
+use super::mounts::{TARGET, hint, mount_in_root, present};
+use super::place::Place;
 use crate::plan::{Op, Phase, Plan, Spec, c_string, mount_args, mount_words, quote};
 use crate::sys::{self, FdPath, MOUNT_ATTR_RDONLY};
 use nix::errno::Errno;
@@ -61,18 +62,11 @@ fn inside<'a>(spec: &'a Spec, one: &'a Mount) -> impl Iterator<Item = &'a Mount>
     spec.mounts().iter().filter(move |inner| inner.destination() != outer && inner.destination().starts_with(outer))
 }
 
-/// The places that are the engine's own may not lie behind a link; the user's may, inside the image.
-fn user_place(target: &str, create: SFlag) -> Place {
-    let engines = ["/dev", "/proc", "/sys"].iter().any(|own| Path::new(target).starts_with(own));
-    let place = Place::new(target, create);
-    if engines { place } else { place.following_links() }
-}
-
 fn bind(source: &str, target: &str, flags: MsFlags, create: SFlag) -> Op {
     let flags = flags & (MsFlags::MS_BIND | MsFlags::MS_REC);
     let shell = mount_words(source, &format!("$ROOT{target}"), "", flags, "");
     let args = mount_args(source, "", flags, "");
-    let (place, from) = (user_place(target, create), c_string(source.as_bytes()));
+    let (place, from) = (Place::new(target, create), c_string(source.as_bytes()));
     let op = Op::new("mount", args, shell, move |stage| {
         let root = stage.root.as_ref().ok_or(Errno::EBADF)?;
         let place = place.open(root).inspect_err(|_| stage.detail = TARGET)?;
@@ -93,7 +87,7 @@ fn explained(op: Op, source: &str, target: &str) -> Op {
 }
 
 fn place(target: &str, kind: SFlag) -> Op {
-    let place = user_place(target, kind);
+    let place = Place::new(target, kind);
     let word = if kind == SFlag::S_IFDIR { "mkdir -p" } else { "touch" };
     Op::new("mkdirat", [target], format!("{word} $ROOT{}", quote(target)), move |stage| {
         place.open(stage.root.as_ref().ok_or(Errno::EBADF)?).map(drop)
@@ -101,7 +95,7 @@ fn place(target: &str, kind: SFlag) -> Op {
 }
 
 fn read_only(target: &str) -> Op {
-    let place = user_place(target, SFlag::empty());
+    let place = Place::new(target, SFlag::empty());
     let shell = format!("mount -o remount,bind,ro=recursive $ROOT{}", quote(target));
     Op::new("mount_setattr", [target, "AT_RECURSIVE", "MOUNT_ATTR_RDONLY"], shell, move |stage| {
         let opened = place.open(stage.root.as_ref().ok_or(Errno::EBADF)?)?;
@@ -134,7 +128,7 @@ fn clone_tree(source: &str, recursive: bool, cell: Cell) -> Op {
 }
 
 fn attach(target: &str, create: SFlag, cell: Cell, slave: bool) -> Op {
-    let place = user_place(target, create);
+    let place = Place::new(target, create);
     let flags = MsFlags::MS_REC | if slave { MsFlags::MS_SLAVE } else { MsFlags::MS_SHARED };
     let word = if slave { "rslave" } else { "rshared" };
     let shell = format!("mount --rbind --make-{word} … $ROOT{}", quote(target));

@@ -9,6 +9,7 @@ mod busybox;
 mod dev;
 mod etc;
 mod mounts;
+mod place;
 mod seal;
 
 pub use busybox::{has_command, make_default};

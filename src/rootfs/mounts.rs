@@ -1,16 +1,16 @@
-//! The mounts of the spec, in its order, each on a place inside the container's root that is resolved without
-//! following a link: an image whose `/proc` is a link elsewhere is refused, not obeyed (CVE-2019-19921, 2021-30465).
+//! The mounts of the spec, in its order, each on a place inside the container's root: an image whose `/proc` is a link
+//! elsewhere is refused, not obeyed (CVE-2019-19921, 2021-30465).
 
+use super::place::Place;
 use crate::plan::{Op, Phase, Plan, Spec, c_string, mount_args, mount_words};
-use crate::sys::{self, FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS};
+use crate::sys::{self, FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, mknodat};
+use nix::sys::stat::{Mode, SFlag};
 use oci_spec::runtime::Mount;
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// One mount of the spec.
@@ -237,65 +237,11 @@ pub(super) fn present(text: &CString) -> Option<&CStr> {
     (!text.is_empty()).then_some(text.as_c_str())
 }
 
-/// A path inside the container's root, with every parent of it, laid out before the clone.
-pub(super) struct Place {
-    parents: Vec<CString>,
-    path: CString,
-    create: SFlag,
-    resolve: u64,
-}
-
-impl Place {
-    pub(super) fn new(path: &str, create: SFlag) -> Self {
-        let prefix = |(end, _)| c_string(&path.as_bytes()[..end]);
-        let parents = path.match_indices('/').skip(1).map(prefix).collect();
-        Self { parents, path: c_string(path.as_bytes()), create, resolve: RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS }
-    }
-
-    /// A place that the user chose, not the engine: a link of the image on the way leads elsewhere in the image.
-    pub(super) fn following_links(self) -> Self {
-        Self { resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, ..self }
-    }
-
-    /// Opens the place, making it and its parents first where they are missing.
-    pub(super) fn open(&self, root: &OwnedFd) -> Result<OwnedFd, Errno> {
-        let resolve = self.resolve;
-        let open = |path: &CStr| sys::openat2(root, path, OFlag::O_PATH, Mode::empty(), resolve);
-        match open(&self.path) {
-            Err(Errno::ENOENT) if !self.create.is_empty() => {}
-            other => return other,
-        }
-        let mut above = open(c"/")?;
-        let folder = Mode::from_bits_truncate(0o755);
-        for parent in &self.parents {
-            let name = last_part(parent);
-            match nix::sys::stat::mkdirat(&above, name, folder) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno),
-            }
-            above = open(parent)?;
-        }
-        let made = match self.create {
-            SFlag::S_IFDIR => nix::sys::stat::mkdirat(&above, last_part(&self.path), folder),
-            kind => mknodat(&above, last_part(&self.path), kind, Mode::from_bits_truncate(0o644), 0),
-        };
-        match made {
-            Ok(()) | Err(Errno::EEXIST) => open(&self.path),
-            Err(errno) => Err(errno),
-        }
-    }
-}
-
-/// What stands after the last slash; shares the memory of `path`.
-fn last_part(path: &CStr) -> &CStr {
-    let bytes = path.to_bytes_with_nul();
-    let start = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    CStr::from_bytes_with_nul(&bytes[start..]).unwrap_or(path)
-}
-
 pub(super) fn hint(target: &str, errno: Errno, detail: u64) -> Option<String> {
     match (detail, errno) {
-        (TARGET, Errno::ELOOP) => Some(format!("the image's `{target}` is, or lies behind, a symbolic link; refused")),
+        (TARGET, Errno::ELOOP) => Some(format!(
+            "the image's `{target}` is, or lies behind, a symbolic link that leads to the engine's own places; refused"
+        )),
         (TARGET, Errno::ENOENT | Errno::EROFS) => {
             Some(format!("the image has no `{target}`, and its root cannot be written"))
         }
@@ -331,20 +277,5 @@ mod tests {
         for bad in ["", "0", "-1", "m", "1x", "1.5.", "99999999999999999999g", "9999999999g"] {
             assert!(size("--shm-size", bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn places_are_made_one_by_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
-        Place::new("/a/b/c", SFlag::S_IFDIR).open(&root).unwrap();
-        Place::new("/a/x/file", SFlag::S_IFREG).open(&root).unwrap();
-        assert!(dir.path().join("a/b/c").is_dir() && dir.path().join("a/x/file").is_file());
-        std::os::unix::fs::symlink("/tmp", dir.path().join("link")).unwrap();
-        for behind in ["/link", "/link/x"] {
-            assert_eq!(Place::new(behind, SFlag::S_IFDIR).open(&root).unwrap_err(), Errno::ELOOP);
-        }
-        assert_eq!(Place::new("/nosuch", SFlag::empty()).open(&root).unwrap_err(), Errno::ENOENT);
-        assert_eq!(last_part(c"/a/b"), c"b");
     }
 }

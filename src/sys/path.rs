@@ -41,6 +41,16 @@ pub fn openat2(dir: impl AsFd, path: &CStr, flags: OFlag, mode: Mode, resolve: u
     }
 }
 
+/// Where the symbolic link behind `fd` (opened with `O_PATH`) leads: the length of what is in `target` now. Allocates
+/// nothing. ENAMETOOLONG: it may have been cut.
+pub fn read_link(fd: impl AsFd, target: &mut [u8]) -> Result<usize, Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the empty name means `fd` itself; at most `target.len()` bytes are written.
+    let read = check(unsafe { libc::readlinkat(fd, c"".as_ptr(), target.as_mut_ptr().cast(), target.len()) } as i64);
+    read.map(|length| length as usize)
+        .and_then(|length| if length < target.len() { Ok(length) } else { Err(Errno::ENAMETOOLONG) })
+}
+
 /// `/proc/self/fd/N` as a C string on the stack: how a call that only takes a path is given a descriptor.
 pub struct FdPath([u8; 32]);
 

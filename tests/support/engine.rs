@@ -45,6 +45,11 @@ impl Engine {
         Some(Self { keeps: false, ..engine })
     }
 
+    /// The same, and `run` leaves a container at rest, as docker's does.
+    pub fn keeping() -> Option<Self> {
+        Self::open().map(|engine| Self { keeps: true, ..engine })
+    }
+
     /// Another binary.
     pub fn of(binary: &Path) -> Option<Self> {
         let host = PrivateHost::enter().inspect_err(|why| skip(why)).ok()?;
@@ -101,6 +106,25 @@ impl Engine {
     /// Runs it to its end, with an empty stdin.
     pub fn run(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
         self.finish(self.command(words))
+    }
+
+    /// The same; it must succeed: its stdout.
+    pub fn ok(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+        let command = self.command(words);
+        let shown = format!("{command:?}");
+        let done = self.finish(command);
+        assert!(done.status == 0, "{shown}: {} {}", done.status, done.stderr);
+        done.stdout
+    }
+
+    /// A path in the test's own folder, which is the root's too.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// The same as text, for words.
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
     }
 
     /// Runs it with `input` on stdin, through a pipe.
