@@ -83,15 +83,12 @@ impl Container {
     /// Its own layer.
     pub fn upper(&self) -> Result<PathBuf> {
         let upper = self.folder.join("upper");
-        if self.tree().is_some() {
-            bail!("container {} has a copy of everything (vfs), and no layer of its own", self.id.short());
-        }
         anyhow::ensure!(upper.is_dir(), "container {} has no layer of its own", self.id.short());
         Ok(upper)
     }
 
     /// Its own copy of everything, which the driver vfs makes.
-    fn tree(&self) -> Option<PathBuf> {
+    pub fn tree(&self) -> Option<PathBuf> {
         Some(self.folder.join("tree")).filter(|tree| tree.is_dir())
     }
 
@@ -112,13 +109,25 @@ impl Container {
             ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv"];
         let at = |path: &str| path.trim_start_matches('/').as_bytes() == entry.path;
         let empty = is_folder(&entry.stat) || entry.stat.st_size == 0;
-        empty && OURS.iter().any(|path| at(path)) && below.find(entry.path, false).ok().flatten().is_none()
+        empty && OURS.iter().any(|path| at(path)) && below.at(entry.path).ok().flatten().is_none()
     }
 
     /// Every path that differs from the image, in order.
     pub fn changes(&self) -> Result<Vec<(Kind, Vec<u8>)>> {
-        let (upper, below) = (Stack::open(&[self.upper()?])?, Stack::open(&self.lower())?);
+        let below = Stack::open(&self.lower())?;
         let mut all = Vec::new();
+        if let Some(tree) = self.tree() {
+            let skip = |entry: &Entry<'_>| self.is_mount_point(entry, &below);
+            super::delta::compare(&Stack::open(&[tree])?, &below, &skip, &mut |kind, path, _| {
+                if !path.is_empty() {
+                    all.push((kind, [b"/", path].concat()));
+                }
+                Ok(())
+            })?;
+            all.sort_by(|a, b| a.1.cmp(&b.1));
+            return Ok(all);
+        }
+        let upper = Stack::open(&[self.upper()?])?;
         upper.walk_top(&mut |entry| {
             if entry.path.is_empty() {
                 return Ok(Turn::Enter);
@@ -126,7 +135,7 @@ impl Container {
             if self.is_mount_point(entry, &below) {
                 return Ok(Turn::Pass);
             }
-            let old = below.find(entry.path, false)?;
+            let old = below.at(entry.path)?;
             let kind = match (&old, is_whiteout(&entry.stat)) {
                 (Some(_), true) => Kind::Deleted,
                 (None, true) => return Ok(Turn::Pass),

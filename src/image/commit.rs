@@ -4,9 +4,9 @@
 use super::changes::{Container, IMAGE_CONFIG, IMAGE_ID};
 use super::digest::Hashing;
 use super::layer::{settle, unpack};
-use super::pack::{pack_layer, pack_tree};
+use super::pack::{pack_delta, pack_layer, pack_tree};
 use super::{Change, Config, Digest, Execution, History, Reference, Store, change};
-use crate::tree::Stack;
+use crate::tree::{Entry, Stack};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{BufWriter, Read};
@@ -36,14 +36,14 @@ pub fn commit(store: &Store, container: &Container, words: &Words) -> Result<Dig
         config.config = serde_json::from_str::<Execution>(said).context("the container's config is damaged")?;
     }
     let below = Stack::open(&container.lower())?;
-    let upper = Stack::open(&[container.upper()?])?;
     let mut change = Change::begin(store)?;
     let (path, file) = change.new_file("blob")?;
-    let packed = pack_layer(
-        &upper,
-        &|entry| container.is_mount_point(entry, &below),
-        Hashing::new(BufWriter::with_capacity(1 << 20, file)),
-    )?;
+    let out = Hashing::new(BufWriter::with_capacity(1 << 20, file));
+    let skip = |entry: &Entry<'_>| container.is_mount_point(entry, &below);
+    let packed = match container.tree() {
+        Some(tree) => pack_delta(&Stack::open(&[tree])?, &below, &skip, out)?,
+        None => pack_layer(&Stack::open(&[container.upper()?])?, &skip, out)?,
+    };
     let (digest, _, _) = packed.finish();
     let command = container.spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
     let history = History {

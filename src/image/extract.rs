@@ -8,7 +8,7 @@
 use super::members::{Member, Members};
 use super::place::Places;
 use super::sparse;
-use crate::tree::{Attributes, OPAQUE, Stack, is_folder, is_whiteout, private_xattr};
+use crate::tree::{Attributes, Stack, is_folder, is_whiteout, make_opaque, make_whiteout, private_xattr};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -35,6 +35,8 @@ pub struct Extracted {
     pub bytes: u64,
     /// Folders that no entry of the layer described: if a layer below has them, they are its.
     pub implicit: Vec<Vec<u8>>,
+    /// Whether an entry described the root itself.
+    pub root: bool,
     /// Something could not be done without the layers below: a hard link to one of their files.
     pub needs_lower: bool,
 }
@@ -86,6 +88,7 @@ impl Extraction<'_> {
                 let root = self.places.open(&[])?;
                 attributes.apply(&root, c".", libc::S_IFDIR, None)?;
                 self.times.push((Vec::new(), attributes.mtime));
+                self.out.root = true;
             }
             return Ok(());
         };
@@ -174,7 +177,7 @@ impl Extraction<'_> {
                 self.places.forget();
                 libc::S_IFLNK
             }
-            b'3' if member.device == (0, 0) => bail!("a device 0:0, which is a whiteout on disk and no device"),
+            b'3' | b'4' if member.device == (0, 0) => bail!("a device 0:0, which is a whiteout on disk and no device"),
             kind @ (b'3' | b'4' | b'6') => {
                 let kind = match kind {
                     b'3' => SFlag::S_IFCHR,
@@ -198,7 +201,7 @@ impl Extraction<'_> {
         let hidden = match leaf {
             OPAQUE_MARK => {
                 let dir = self.places.open(parents)?;
-                return Ok(crate::sys::set_xattr(&dir, OPAQUE, b"y")?);
+                return Ok(make_opaque(&dir)?);
             }
             // Aufs's own bookkeeping.
             _ if leaf.starts_with(AUFS_OWN) => return Ok(()),
@@ -210,7 +213,7 @@ impl Extraction<'_> {
         let dir = self.places.open(parents)?;
         let name = CString::new(hidden).context("a name holds a NUL")?;
         match stat(&dir, &name)? {
-            None => mknodat(&dir, name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0)?,
+            None => make_whiteout(&dir, &name)?,
             Some(stat) if is_folder(&stat) => mark_opaque(&dir, &name)?,
             Some(_) => {}
         }
@@ -252,7 +255,7 @@ fn stat(dir: &OwnedFd, name: &CStr) -> Result<Option<nix::sys::stat::FileStat>, 
 
 fn mark_opaque(dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    crate::sys::set_xattr(nix::fcntl::openat(dir, name, flags, Mode::empty())?, OPAQUE, b"y")
+    make_opaque(nix::fcntl::openat(dir, name, flags, Mode::empty())?)
 }
 
 /// Std's walk holds every folder by descriptor and follows no link.

@@ -224,7 +224,18 @@ pub fn settle(
     } else if layer.extracted.needs_lower {
         bail!("the layer has a hard link to a file that does not exist");
     }
+    if let Some(top) = below.last().filter(|_| !layer.extracted.root).and_then(|top| change.tree(top)) {
+        like(&layer.tree, &top).context("the layer's root")?;
+    }
     change.add_layer(chain, &layer.tree, layer.extracted.bytes)
+}
+
+/// Gives the folder `tree` the attributes of the folder `other`.
+fn like(tree: &Path, other: &Path) -> Result<()> {
+    let (tree, other) = (open_folder(tree)?, open_folder(other)?);
+    let attributes = Attributes::of(&other, &nix::sys::stat::fstat(&other)?)?;
+    attributes.apply(&tree, c".", libc::S_IFDIR, None)?;
+    Ok(attributes.apply_times(&tree, c".")?)
 }
 
 /// Unpacks the layers of an image of the store that nobody has needed yet (skopeo wrote it in place, or its trees were

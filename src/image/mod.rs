@@ -7,6 +7,7 @@ pub mod change;
 mod changes;
 pub mod commit;
 mod config;
+mod delta;
 mod digest;
 mod extract;
 mod instruction;

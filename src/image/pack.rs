@@ -43,23 +43,30 @@ struct Head<'a> {
 pub fn pack_layer<W: Write>(stack: &Stack, skip: &dyn Fn(&Entry<'_>) -> bool, out: W) -> Result<W> {
     let mut packer = Packer::new(out);
     stack.walk_top(&mut |entry| {
-        let pass = entry.path.is_empty();
-        if !pass && skip(entry) {
+        let root = entry.path.is_empty();
+        if !root && skip(entry) {
             return Ok(Turn::Pass);
         }
-        if pass {
-            if entry.opaque {
-                packer.mark(b".wh..wh..opq")?;
-            }
-        } else if is_whiteout(&entry.stat) {
-            packer.mark(&beside(entry.path, b".wh.", entry.name.to_bytes()))?;
-        } else {
-            packer.entry(entry)?;
-            if entry.opaque {
-                packer.mark(&[entry.path, b"/.wh..wh..opq"].concat())?;
-            }
+        if is_whiteout(&entry.stat) {
+            packer.whiteout(entry.path)?;
+            return Ok(Turn::Enter);
+        }
+        packer.entry(entry)?;
+        if entry.opaque {
+            let slash: &[u8] = if root { b"" } else { b"/" };
+            packer.mark(&[entry.path, slash, b".wh..wh..opq"].concat())?;
         }
         Ok(Turn::Enter)
+    })?;
+    packer.finish()
+}
+
+/// What is different in `new`, as such an archive.
+pub fn pack_delta<W: Write>(new: &Stack, old: &Stack, skip: &dyn Fn(&Entry<'_>) -> bool, out: W) -> Result<W> {
+    let mut packer = Packer::new(out);
+    super::delta::compare(new, old, skip, &mut |_, path, entry| match entry {
+        Some(entry) => packer.entry(entry),
+        None => packer.whiteout(path),
     })?;
     packer.finish()
 }
@@ -90,11 +97,6 @@ pub fn pack_named<W: Write>(
         Ok(if skip(entry) { Turn::Pass } else { Turn::Enter })
     })?;
     packer.finish()
-}
-
-/// `a/NAME` with `prefix` before the name.
-fn beside(path: &[u8], prefix: &[u8], name: &[u8]) -> Vec<u8> {
-    [&path[..path.len() - name.len()], prefix, name].concat()
 }
 
 impl<W: Write> Packer<W> {
@@ -137,7 +139,13 @@ impl<W: Write> Packer<W> {
         self.head(&head, &nobody(), &[])
     }
 
-    /// An empty file: a whiteout.
+    /// `a/NAME` is deleted: `a/.wh.NAME`.
+    fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        self.mark(&[&path[..name], b".wh.", &path[name..]].concat())
+    }
+
+    /// An empty file that means something by its name.
     fn mark(&mut self, path: &[u8]) -> Result<()> {
         let head = Head { path, link: b"", kind: EntryType::Regular, size: 0, device: (0, 0) };
         self.head(&head, &Attributes { mode: 0, ..nobody() }, &[])

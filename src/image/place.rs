@@ -2,7 +2,9 @@
 //! missing. The layers below have a say: a link there leads elsewhere in the image, a folder lends its attributes.
 
 use crate::sys::{self, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS};
-use crate::tree::{Attributes, LONGEST_NAME, LONGEST_PATH, OPAQUE, Stack, copy_data, is_folder, is_whiteout, kind};
+use crate::tree::{
+    Attributes, LONGEST_NAME, LONGEST_PATH, Stack, copy_data, is_folder, is_whiteout, kind, make_opaque,
+};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -153,7 +155,7 @@ impl<'a> Places<'a> {
                 nix::unistd::unlinkat(&dir, c_name.as_c_str(), nix::unistd::UnlinkatFlags::NoRemoveDir)?;
                 mkdirat(&dir, c_name.as_c_str(), Mode::from_bits_truncate(0o755))?;
                 let made = self.open_at(&join(trail, name), OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
-                Ok(sys::set_xattr(&made, OPAQUE, b"y").map(|()| None)?)
+                Ok(make_opaque(&made).map(|()| None)?)
             }
             Ok(_) => Err(Errno::ENOTDIR.into()),
             Err(Errno::ENOENT) => self.step_below(trail, name, &dir, &c_name),

@@ -29,10 +29,8 @@ impl Driver for Aufs {
     }
 
     fn plan(&self, spec: &Spec, root: &Path, plan: &mut Plan) -> Result<()> {
-        let upper = spec.folder().join("upper");
-        plan.add(Phase::Host, "mkdir.upper", Op::mkdir(&upper, 0o755))
-            .why("The one writable branch: all that the container writes lands in here.")
-            .look(format!("find {}", upper.display()));
+        let why = "The one writable branch: all that the container writes lands in here.";
+        let upper = super::make_upper(spec, plan, why);
         let mut branches = Vec::new();
         for (number, layer) in spec.image.layers.iter().enumerate() {
             let branch = layer.with_file_name("aufs");

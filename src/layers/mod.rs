@@ -11,10 +11,11 @@ mod aufs;
 mod overlay;
 mod vfs;
 
-use crate::plan::{Dirs, Fact, Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, quote};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgMatches};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// The room.
 pub struct Layers;
@@ -92,6 +93,24 @@ impl Room for Layers {
     fn view(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {
         self.plan(spec, plan)
     }
+}
+
+/// The folder in which all that the container writes lands. It is the container's `/`, and looks like the image's.
+fn make_upper(spec: &Spec, plan: &mut Plan, why: &'static str) -> PathBuf {
+    let upper = spec.folder().join("upper");
+    let image = spec.image.layers.last().and_then(|tree| std::fs::metadata(tree).ok());
+    let mode = image.as_ref().map_or(0o755, |image| image.mode() & 0o7777);
+    let look = format!("find {}", upper.display());
+    plan.add(Phase::Host, "mkdir.upper", Op::mkdir(&upper, mode)).why(why).look(look);
+    if let Some((uid, gid)) = image.map(|image| (image.uid(), image.gid())).filter(|owner| *owner != (0, 0)) {
+        let shown = upper.display().to_string();
+        let (shell, path) = (format!("chown {uid}:{gid} {}", quote(&shown)), upper.clone());
+        let op = Op::new("chown", [shown, format!("{uid}:{gid}")], shell, move |_| {
+            nix::unistd::chown(&path, Some(uid.into()), Some(gid.into()))
+        });
+        plan.add(Phase::Host, "chown.upper", op).why("Whoever owns the image's root owns the container's.");
+    }
+    upper
 }
 
 /// The driver that somebody wants by name.

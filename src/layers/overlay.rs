@@ -38,10 +38,9 @@ impl Driver for Overlay {
     }
 
     fn plan(&self, spec: &Spec, root: &Path, plan: &mut Plan) -> Result<()> {
-        let (upper, work) = (spec.folder().join("upper"), spec.folder().join("work"));
-        plan.add(Phase::Host, "mkdir.upper", Op::mkdir(&upper, 0o755))
-            .why("All that the container writes lands in here, and nothing else does.")
-            .look(format!("find {}", upper.display()));
+        let upper =
+            super::make_upper(spec, plan, "All that the container writes lands in here, and nothing else does.");
+        let work = spec.folder().join("work");
         plan.add(Phase::Host, "mkdir.work", Op::mkdir(&work, 0o700))
             .why("Overlay prepares a copy in here, so that it appears above in one move.");
         let rest = format!(",upperdir={},workdir={}{}", escape(&upper), escape(&work), features());

@@ -90,7 +90,7 @@ impl Place {
             let (own, done) = (own.as_bytes(), done.bytes());
             done.starts_with(own) && matches!(done.get(own.len()), None | Some(b'/'))
         };
-        if links > 0 && (done.bytes().is_empty() || ENGINES.iter().any(|own| leads_to_ours(&own))) {
+        if links > 0 && (done.bytes().is_empty() || ENGINES.iter().any(leads_to_ours)) {
             return Err(Errno::ELOOP);
         }
         Ok(here)

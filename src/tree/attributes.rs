@@ -3,7 +3,7 @@
 use crate::sys::{self, FdPath};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, utimensat};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat};
 use std::ffi::{CStr, CString};
@@ -11,6 +11,8 @@ use std::os::fd::AsFd;
 
 /// Marks a folder that shows nothing of the layers below.
 pub const OPAQUE: &CStr = c"trusted.overlay.opaque";
+/// The same on a data root that is itself on an overlay, which keeps its own marks to itself (before Linux 6.7).
+const OPAQUE_ON_OVERLAY: &CStr = c"trusted.mydocker.opaque";
 
 /// What a file keeps beside its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +28,31 @@ pub struct Attributes {
 
 /// Attributes that steer overlay itself: never taken from an archive, never put into one.
 pub fn private_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+    [&b"trusted.overlay."[..], b"user.overlay.", b"trusted.mydocker."].iter().any(|own| name.starts_with(own))
+}
+
+/// Marks the folder `fd` as opaque.
+pub fn make_opaque(fd: impl AsFd) -> Result<(), Errno> {
+    match sys::set_xattr(&fd, OPAQUE, b"y") {
+        Err(Errno::EPERM | Errno::EOPNOTSUPP) => sys::set_xattr(&fd, OPAQUE_ON_OVERLAY, b"y"),
+        other => other,
+    }
+}
+
+/// Marks `name` in `dir` as deleted. An overlay forbids the device 0:0 (EPERM), for it would be a whiteout of its own;
+/// there a block device stands for it, which is as impossible as any other file.
+pub fn make_whiteout(dir: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    let make = |kind| mknodat(&dir, name, kind, Mode::empty(), 0);
+    match make(SFlag::S_IFCHR) {
+        Err(Errno::EPERM) => make(SFlag::S_IFBLK),
+        other => other,
+    }
 }
 
 /// Whether the folder `fd` hides what lies below it.
 pub fn is_opaque(fd: impl AsFd) -> bool {
-    sys::get_xattr(fd, OPAQUE).is_ok_and(|value| matches!(value.as_slice(), b"y" | b"x"))
+    let marked = |name| sys::get_xattr(&fd, name).is_ok_and(|value| matches!(value.as_slice(), b"y" | b"x"));
+    marked(OPAQUE) || marked(OPAQUE_ON_OVERLAY)
 }
 
 impl Attributes {

@@ -12,7 +12,7 @@ mod copy;
 mod sink;
 mod stack;
 
-pub use attributes::{Attributes, OPAQUE, is_opaque, private_xattr};
+pub use attributes::{Attributes, OPAQUE, is_opaque, make_opaque, make_whiteout, private_xattr};
 pub use copy::{copy_data, copy_tree};
 pub use sink::{Landing, Sink};
 pub use stack::{Child, Entry, Stack, Turn, View, is_whiteout, open_folder};

@@ -24,9 +24,9 @@ pub struct Child {
     holder: usize,
 }
 
-/// A deleted name, on disk.
+/// A deleted name, on disk (as [`super::make_whiteout`] makes it).
 pub fn is_whiteout(stat: &FileStat) -> bool {
-    super::kind(stat) == libc::S_IFCHR && stat.st_rdev == 0
+    matches!(super::kind(stat), libc::S_IFCHR | libc::S_IFBLK) && stat.st_rdev == 0
 }
 
 /// Opens the folder `path` of ours, for looking up names in it.
@@ -115,6 +115,15 @@ impl Stack {
             }
         }
         Ok(Some(view))
+    }
+
+    /// What stands at `path`, if every part before the last is a folder: no link is followed.
+    pub fn at(&self, path: &[u8]) -> Result<Option<(View, CString, Child)>, Errno> {
+        let names = path.split(|byte| *byte == b'/').map(|part| CString::new(part).map_err(|_| Errno::EINVAL));
+        let mut trail: Vec<CString> = names.collect::<Result<_, _>>()?;
+        let Some(name) = trail.pop() else { return Ok(None) };
+        let Some(view) = self.walk_to(&trail)? else { return Ok(None) };
+        Ok(view.child(&name)?.map(|child| (view, name, child)))
     }
 
     /// Visits everything of the merged tree, each folder before what is in it, names in the order of their bytes. The

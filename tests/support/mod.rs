@@ -21,6 +21,7 @@ mod host;
 pub mod kernel;
 pub mod lab;
 mod programs;
+pub mod tree;
 
 pub use engine::{Done, Engine, Running};
 pub use guard::Guard;
