@@ -58,12 +58,12 @@ fn a_distribution_survives_every_round_trip() {
     let Some(archive) = debian() else { return };
     let Some(mut engine) = Engine::keeping() else { return };
     engine.limit = Duration::from_secs(600);
-    engine.ok(["import", archive.to_str().unwrap(), "debian:1"]);
+    engine.output(["import", archive.to_str().unwrap(), "debian:1"]);
     for check in [["dpkg", "--audit"], ["apt-get", "check"]] {
         let done = engine.run(["run", "--rm", "debian:1"].into_iter().chain(check));
         assert!(done.status == 0 && !done.stderr.contains("E:"), "{check:?}: {}{}", done.stdout, done.stderr);
     }
-    engine.ok(["run", "--name", "cc", "debian:1", "bash", "-ec", CHANGES]);
+    engine.output(["run", "--name", "cc", "debian:1", "bash", "-ec", CHANGES]);
     // What a container's own process cannot set with docker's capabilities is set from outside.
     let folder = tree::container(&engine, "cc");
     let odd = folder.join("upper/odd");
@@ -77,12 +77,12 @@ fn a_distribution_survives_every_round_trip() {
     trees.push(folder.join("upper"));
     let truth = tree::merged(&engine, &trees);
     assert!(truth.len() > 5000);
-    engine.ok(["commit", "cc", "debian:2"]);
+    engine.output(["commit", "cc", "debian:2"]);
     tree::same("committed", &tree::image(&engine, "debian:2"), &truth);
 
     let (flat, saved) = (engine.text("flat.tar"), engine.text("saved.tar"));
-    engine.ok(["export", "-o", &flat, "cc"]);
-    engine.ok(["import", &flat, "debian:3"]);
+    engine.output(["export", "-o", &flat, "cc"]);
+    engine.output(["import", &flat, "debian:3"]);
     tree::same("exported and imported", &tree::image(&engine, "debian:3"), &truth);
     // Another reader than ours.
     let unpacked = engine.path("unpacked");
@@ -92,11 +92,11 @@ fn a_distribution_survives_every_round_trip() {
     assert!(tar.status().unwrap().success());
     tree::same("exported, read by tar", &tree::listing(&unpacked), &truth);
 
-    engine.ok(["save", "-o", &saved, "debian:2"]);
+    engine.output(["save", "-o", &saved, "debian:2"]);
     let elsewhere = engine.text("elsewhere");
-    engine.ok(["--root", &elsewhere, "load", "-i", &saved]);
-    let ids = engine.ok(["images", "-q", "--no-trunc", "debian:2"]);
-    assert_eq!(engine.ok(["--root", &elsewhere, "images", "-q", "--no-trunc", "debian:2"]), ids);
+    engine.output(["--root", &elsewhere, "load", "-i", &saved]);
+    let ids = engine.output(["images", "-q", "--no-trunc", "debian:2"]);
+    assert_eq!(engine.output(["--root", &elsewhere, "images", "-q", "--no-trunc", "debian:2"]), ids);
     let here: Vec<PathBuf> = tree::layers(&engine, "debian:2");
     let there: Vec<PathBuf> =
         here.iter().map(|path| engine.path("elsewhere").join(path.strip_prefix(engine.root()).unwrap())).collect();

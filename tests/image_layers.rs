@@ -9,13 +9,13 @@ use support::{Engine, tree};
 fn every_driver_shows_the_same_and_spoils_no_image() {
     let Some(engine) = Engine::keeping() else { return };
     let script = "rm /etc/group; echo x > /new; ls -R /etc /bin /new | sort | md5sum";
-    let overlay = engine.ok(["run", "--rm", "--storage-driver", "overlay", "busybox", "sh", "-c", script]);
-    let vfs = engine.ok(["run", "--rm", "--storage-driver", "vfs", "busybox", "sh", "-c", script]);
+    let overlay = engine.output(["run", "--rm", "--storage-driver", "overlay", "busybox", "sh", "-c", script]);
+    let vfs = engine.output(["run", "--rm", "--storage-driver", "vfs", "busybox", "sh", "-c", script]);
     assert_eq!(overlay, vfs);
-    assert_eq!(engine.ok(["run", "--rm", "busybox", "ls", "/etc/group"]), "/etc/group\n");
+    assert_eq!(engine.output(["run", "--rm", "busybox", "ls", "/etc/group"]), "/etc/group\n");
     // The file system of the container's root, as the kernel tells it.
     let script = "grep ' / / ' /proc/self/mountinfo || grep ' / ' /proc/self/mountinfo";
-    let kind = |driver| engine.ok(["run", "--rm", "--storage-driver", driver, "busybox", "sh", "-c", script]);
+    let kind = |driver| engine.output(["run", "--rm", "--storage-driver", driver, "busybox", "sh", "-c", script]);
     assert!(kind("overlay").contains(" - overlay ") && !kind("vfs").contains(" - overlay "));
     if !std::fs::read_to_string("/proc/filesystems").unwrap().contains("aufs") {
         let refused = engine.run(["run", "--rm", "--storage-driver", "aufs", "busybox", "true"]);
@@ -26,12 +26,12 @@ fn every_driver_shows_the_same_and_spoils_no_image() {
 #[test]
 fn an_image_of_127_layers_runs() {
     let Some(engine) = Engine::keeping() else { return };
-    engine.ok(["run", "--name", "cc", "busybox", "true"]);
+    engine.output(["run", "--name", "cc", "busybox", "true"]);
     let mut image = "busybox".to_string();
     for number in 1..127 {
         let next = format!("many:{number}");
-        engine.ok(["rm", "cc"]);
-        engine.ok([
+        engine.output(["rm", "cc"]);
+        engine.output([
             "run",
             "--name",
             "cc",
@@ -40,11 +40,11 @@ fn an_image_of_127_layers_runs() {
             "-c",
             &format!("echo {number} > /f{number}; rm -f /f{}", number - 50),
         ]);
-        engine.ok(["commit", "cc", &next]);
+        engine.output(["commit", "cc", &next]);
         image = next;
     }
     let words = ["run", "--rm", "many:126", "sh", "-c", "ls / | grep -c '^f'; cat /f100; echo new > /f100; cat /f100"];
-    assert_eq!(engine.ok(words), "50\n100\nnew\n");
+    assert_eq!(engine.output(words), "50\n100\nnew\n");
 }
 
 /// What an own layer and a comparison of two trees can get wrong.
@@ -60,7 +60,7 @@ const CHANGES: &str = r#"
 fn a_commit_shows_what_the_container_showed_whichever_the_driver() {
     let Some(engine) = Engine::keeping() else { return };
     for driver in ["overlay", "vfs"] {
-        engine.ok(["run", "--name", driver, "--storage-driver", driver, "busybox", "sh", "-ec", CHANGES]);
+        engine.output(["run", "--name", driver, "--storage-driver", driver, "busybox", "sh", "-ec", CHANGES]);
         let folder = tree::container(&engine, driver);
         let truth = match driver {
             "vfs" => tree::listing(&folder.join("tree")),
@@ -71,7 +71,7 @@ fn a_commit_shows_what_the_container_showed_whichever_the_driver() {
             }
         };
         let image = format!("{driver}:1");
-        engine.ok(["commit", driver, &image]);
+        engine.output(["commit", driver, &image]);
         // What the engine has made for its mounts is no change of the container's.
         let ours = ["dev ", "proc ", "sys ", "etc/hosts ", "etc/hostname ", "etc/resolv.conf "];
         let truth: Vec<String> =
@@ -81,7 +81,7 @@ fn a_commit_shows_what_the_container_showed_whichever_the_driver() {
             .filter(|line| !ours.iter().any(|name| line.starts_with(name)))
             .collect();
         tree::same(driver, &committed, &truth);
-        let diff = engine.ok(["diff", driver]);
+        let diff = engine.output(["diff", driver]);
         let lines: Vec<&str> = diff.lines().collect();
         for line in
             ["D /etc/group", "A /etc/new", "C /etc/passwd", "C /var/www", "A /d", "A /d/b/f", "A /bin/again", "C /root"]
@@ -91,7 +91,7 @@ fn a_commit_shows_what_the_container_showed_whichever_the_driver() {
         assert!(!lines.iter().any(|line| line.ends_with("/etc/hosts") || *line == "A /proc"), "{driver}: {lines:?}");
         // The container's own root looks like the image's.
         let stat = ["run", "--rm", "--storage-driver", driver, &image, "stat", "-c", "%a %u:%g", "/"];
-        assert_eq!(engine.ok(stat), "711 7:8\n", "{driver}");
+        assert_eq!(engine.output(stat), "711 7:8\n", "{driver}");
     }
 }
 

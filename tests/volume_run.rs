@@ -21,13 +21,13 @@ fn a_bind_mount_shows_the_same_files() {
     fs::create_dir(&host).unwrap();
     fs::write(host.join("f"), "old").unwrap();
     let bind = format!("{}:/mnt", host.display());
-    engine.ok(&["run", "--rm", "-v", &bind, "busybox", "sh", "-c", "cat /mnt/f > /mnt/copy"]);
+    engine.output(["run", "--rm", "-v", &bind, "busybox", "sh", "-c", "cat /mnt/f > /mnt/copy"]);
     assert_eq!(fs::read_to_string(host.join("copy")).unwrap(), "old");
-    let output = engine.run(&["run", "--rm", "-v", &format!("{bind}:ro"), "busybox", "touch", "/mnt/new"]);
+    let output = engine.run(["run", "--rm", "-v", &format!("{bind}:ro"), "busybox", "touch", "/mnt/new"]);
     assert!(output.status != 0 && !host.join("new").exists());
     // A file as the source, over a file of the image.
     let file = format!("{}:/etc/passwd:ro", host.join("f").display());
-    assert_eq!(engine.ok(&["run", "--rm", "-v", &file, "busybox", "cat", "/etc/passwd"]), "old");
+    assert_eq!(engine.output(["run", "--rm", "-v", &file, "busybox", "cat", "/etc/passwd"]), "old");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn read_only_reaches_the_mounts_below() {
 fn what_is_missing_on_the_host_is_made_or_refused() {
     let Some(engine) = Engine::keeping() else { return };
     let (made, refused) = (engine.path("a/b"), engine.path("c"));
-    engine.ok(&["run", "--rm", "-v", &format!("{}:/x", made.display()), "busybox", "true"]);
+    engine.output(["run", "--rm", "-v", &format!("{}:/x", made.display()), "busybox", "true"]);
     assert!(made.is_dir());
     let long = format!("type=bind,source={},target=/x", refused.display());
     assert_ne!(engine.run(["run", "--rm", "--mount", &long, "busybox", "true"]).status, 0);
@@ -58,39 +58,39 @@ fn what_is_missing_on_the_host_is_made_or_refused() {
 #[test]
 fn a_named_volume_is_filled_once_and_stays() {
     let Some(engine) = Engine::keeping() else { return };
-    engine.ok(&["run", "--rm", "-v", "data:/root", "busybox", "sh", "-c", "echo kept > /root/f"]);
+    engine.output(["run", "--rm", "-v", "data:/root", "busybox", "sh", "-c", "echo kept > /root/f"]);
     let data = engine.root().join("volumes/data/_data");
     assert_eq!(fs::read_to_string(data.join("f")).unwrap(), "kept\n");
     // The image's folder is 0700, and a new volume takes that over.
     assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o700);
-    assert_eq!(engine.ok(&["run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/f"]), "kept\n");
-    engine.ok(&["run", "--rm", "-v", "etc:/etc", "busybox", "true"]);
+    assert_eq!(engine.output(["run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/f"]), "kept\n");
+    engine.output(["run", "--rm", "-v", "etc:/etc", "busybox", "true"]);
     assert!(engine.root().join("volumes/etc/_data/passwd").is_file());
-    engine.ok(&["run", "--rm", "-v", "none:/etc:nocopy", "busybox", "true"]);
+    engine.output(["run", "--rm", "-v", "none:/etc:nocopy", "busybox", "true"]);
     assert!(!engine.root().join("volumes/none/_data/passwd").exists());
-    engine.ok(&["volume", "rm", "data", "etc", "none"]);
+    engine.output(["volume", "rm", "data", "etc", "none"]);
     assert!(volumes(&engine).is_empty());
 }
 
 #[test]
 fn an_anonymous_volume_goes_with_its_container() {
     let Some(engine) = Engine::keeping() else { return };
-    engine.ok(&["run", "--rm", "-v", "/x", "busybox", "touch", "/x/f"]);
+    engine.output(["run", "--rm", "-v", "/x", "busybox", "touch", "/x/f"]);
     assert!(volumes(&engine).is_empty());
-    engine.ok(&["run", "--name", "kept", "-v", "/x", "-v", "named:/y", "busybox", "touch", "/x/f"]);
+    engine.output(["run", "--name", "kept", "-v", "/x", "-v", "named:/y", "busybox", "touch", "/x/f"]);
     assert_eq!(volumes(&engine).len(), 2);
-    let used = engine.run(&["volume", "rm", "named"]);
+    let used = engine.run(["volume", "rm", "named"]);
     assert!(used.status != 0 && used.stderr.contains("in use"));
-    engine.ok(&["rm", "-v", "kept"]);
+    engine.output(["rm", "-v", "kept"]);
     assert_eq!(volumes(&engine), ["named"]);
 }
 
 #[test]
 fn volumes_from_another_container_and_nested_ones() {
     let Some(engine) = Engine::keeping() else { return };
-    engine.ok(&["run", "--name", "first", "-v", "data:/a", "busybox", "sh", "-c", "echo x > /a/f"]);
-    assert_eq!(engine.ok(&["run", "--rm", "--volumes-from", "first", "busybox", "cat", "/a/f"]), "x\n");
-    let sealed = engine.run(&["run", "--rm", "--volumes-from", "first:ro", "busybox", "touch", "/a/g"]);
+    engine.output(["run", "--name", "first", "-v", "data:/a", "busybox", "sh", "-c", "echo x > /a/f"]);
+    assert_eq!(engine.output(["run", "--rm", "--volumes-from", "first", "busybox", "cat", "/a/f"]), "x\n");
+    let sealed = engine.run(["run", "--rm", "--volumes-from", "first:ro", "busybox", "touch", "/a/g"]);
     assert!(sealed.status != 0);
     // A volume inside of a read-only one stays writable, whichever is said first.
     let words = [
@@ -105,7 +105,7 @@ fn volumes_from_another_container_and_nested_ones() {
         "-c",
         "touch /a/in/y && ! touch /a/z",
     ];
-    engine.ok(&words);
+    engine.output(words);
     assert!(engine.root().join("volumes/inner/_data/y").exists());
 }
 
@@ -114,11 +114,11 @@ fn what_is_no_mount_is_refused_and_makes_nothing() {
     let Some(engine) = Engine::keeping() else { return };
     for bad in ["rel:/x:y", "/a:rel", "/a:/", "/a:/proc", "/a:/b:ro,rw", "a/b:/x", "", ":", "../x:/proc/1", "/a:/b:c:d"]
     {
-        let output = engine.run(&["run", "--rm", "-v", bad, "busybox", "true"]);
+        let output = engine.run(["run", "--rm", "-v", bad, "busybox", "true"]);
         let stderr = &output.stderr;
         assert!(output.status != 0 && stderr.contains("--volume: "), "{bad}: {stderr}");
     }
-    let twice = engine.run(&["run", "--rm", "-v", "/a:/x", "-v", "/b:/x", "busybox", "true"]);
+    let twice = engine.run(["run", "--rm", "-v", "/a:/x", "-v", "/b:/x", "busybox", "true"]);
     assert!(twice.stderr.contains("duplicate mount point"));
     assert!(volumes(&engine).is_empty());
 }
@@ -126,7 +126,7 @@ fn what_is_no_mount_is_refused_and_makes_nothing() {
 /// An image called `name`: the default one's tree, with `links` put in (target, name).
 fn image_with_links(engine: &Engine, name: &str, links: &[(&str, &str)]) {
     if !engine.root().join("layers").exists() {
-        engine.ok(["run", "--rm", "busybox", "true"]);
+        engine.output(["run", "--rm", "busybox", "true"]);
     }
     let tree = engine.path(&format!("tree-{name}"));
     let copied = std::process::Command::new("cp").arg("-a").arg(engine.image_tree()).arg(&tree).status().unwrap();
@@ -135,7 +135,7 @@ fn image_with_links(engine: &Engine, name: &str, links: &[(&str, &str)]) {
         let _ = fs::remove_file(tree.join(name));
         symlink(target, tree.join(name)).unwrap();
     }
-    engine.ok(["import", tree.to_str().unwrap(), name]);
+    engine.output(["import", tree.to_str().unwrap(), name]);
     fs::remove_dir_all(tree).unwrap();
 }
 
@@ -146,15 +146,15 @@ fn a_link_of_the_image_leads_elsewhere_in_the_image() {
     fs::create_dir(&canary).unwrap();
     let links = [(canary.to_str().unwrap(), "out"), ("/var/tmp", "in"), ("/proc/sys", "proc-sys"), ("loop", "loop")];
     image_with_links(&engine, "links", &links);
-    engine.ok(["run", "--rm", "-v", "vol:/in/data", "links", "touch", "/var/tmp/data/f"]);
+    engine.output(["run", "--rm", "-v", "vol:/in/data", "links", "touch", "/var/tmp/data/f"]);
     assert!(engine.root().join("volumes/vol/_data/f").exists());
     // Where that is missing in the image, it is made, inside.
-    engine.ok(["run", "--rm", "-v", "vol:/out/data", "links", "touch", "/out/data/g"]);
-    engine.ok(["run", "--rm", "--tmpfs", "/out/tmp", "links", "touch", "/out/tmp/h"]);
+    engine.output(["run", "--rm", "-v", "vol:/out/data", "links", "touch", "/out/data/g"]);
+    engine.output(["run", "--rm", "--tmpfs", "/out/tmp", "links", "touch", "/out/tmp/h"]);
     let file = engine.path("file");
     fs::write(&file, "bound").unwrap();
     let bind = format!("{}:/out/file", file.display());
-    assert_eq!(engine.ok(["run", "--rm", "-v", &bind, "links", "cat", "/out/file"]), "bound");
+    assert_eq!(engine.output(["run", "--rm", "-v", &bind, "links", "cat", "/out/file"]), "bound");
     assert!(engine.root().join("volumes/vol/_data/g").exists());
     assert_eq!(fs::read_dir(&canary).unwrap().count(), 0, "the link led out of the image");
     for target in ["/proc-sys", "/proc-sys/kernel", "/loop/x"] {
@@ -176,7 +176,7 @@ fn the_files_of_etc_may_be_links_in_the_image() {
     ];
     image_with_links(&engine, "links", &links);
     let script = "cat /etc/hosts /etc/hostname; test -f /run/systemd/resolve/stub-resolv.conf && cat /etc/resolv.conf";
-    let text = engine.ok(["run", "--rm", "--hostname", "inside", "links", "sh", "-c", script]);
+    let text = engine.output(["run", "--rm", "--hostname", "inside", "links", "sh", "-c", script]);
     assert!(text.contains("localhost") && text.contains("inside"), "{text}");
     assert_eq!(fs::read_to_string(&canary).unwrap(), "the host's");
     image_with_links(&engine, "evil", &[("/proc/sys/kernel/hostname", "etc/hostname")]);

@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// The same; it must succeed: its stdout.
-    pub fn ok(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+    pub fn output(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
         let command = self.command(words);
         let shown = format!("{command:?}");
         let done = self.finish(command);

@@ -110,13 +110,13 @@ fn digests(root: &Path) -> HashMap<Vec<u8>, String> {
 /// The trees that the image `name` is made of, lowest first.
 pub fn layers(engine: &Engine, name: &str) -> Vec<PathBuf> {
     let format = "{{.GraphDriver.Data.UpperDir}}:{{.GraphDriver.Data.LowerDir}}";
-    let text = engine.ok(["image", "inspect", "-f", format, name]);
+    let text = engine.output(["image", "inspect", "-f", format, name]);
     text.trim().trim_end_matches(':').split(':').rev().map(PathBuf::from).collect()
 }
 
 /// The folder of the container `name`.
 pub fn container(engine: &Engine, name: &str) -> PathBuf {
-    engine.root().join("containers").join(engine.ok(["inspect", "-f", "{{.Id}}", name]).trim())
+    engine.root().join("containers").join(engine.output(["inspect", "-f", "{{.Id}}", name]).trim())
 }
 
 /// What the kernel shows of these trees, one upon the other, lowest first.
@@ -148,7 +148,7 @@ pub fn merged(engine: &Engine, layers: &[PathBuf]) -> Vec<String> {
 /// What the image `name` shows.
 pub fn image(engine: &Engine, name: &str) -> Vec<String> {
     // A layer that nobody has needed yet is unpacked by its first container.
-    engine.ok(["rm", engine.ok(["create", name, "true"]).trim()]);
+    engine.output(["rm", engine.output(["create", name, "true"]).trim()]);
     merged(engine, &layers(engine, name))
 }
 
