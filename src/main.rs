@@ -21,6 +21,7 @@ const COMMANDS: &[Command] = &[
     cli::RM,
     cli::PS,
     cli::LOGS,
+    cli::EVENTS,
     cli::INSPECT,
     cli::EXEC,
     cli::ATTACH,

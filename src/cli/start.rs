@@ -3,7 +3,7 @@
 use super::run::{telling, telling_flags};
 use super::watch::{Teller, Telling};
 use super::{Command, Context, containers, each, flag, string, strings};
-use crate::container::{Missing, Record, find, list, seconds};
+use crate::container::{Event, Missing, Record, find, list, seconds, tell};
 use crate::engine::{self, Attach, Timeout};
 use crate::plan::{Restart, dry_run};
 use anyhow::{Result, bail};
@@ -149,6 +149,8 @@ fn act_restart(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         let id = find(&context.dirs, word)?;
         engine::stop(&context.dirs, &id, timeout)?;
         start(context, id.as_str(), Telling::Nothing)?;
+        let record = Record::read(&context.dirs, &id)?;
+        tell(&context.dirs, &[Event::of(&record.spec, "restart")]);
         super::print(&format!("{word}\n")).map(drop)
     }))
 }

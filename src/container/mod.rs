@@ -5,6 +5,7 @@
 //! Try it without us: `cat /var/lib/mydocker/containers/*/container.json; cat /run/mydocker/*/state`
 
 mod duration;
+mod events;
 mod find;
 mod live;
 mod lock;
@@ -15,6 +16,7 @@ mod record;
 mod settings;
 
 pub use duration::{Moment, human, parse_duration};
+pub use events::{Actor, Event, Events, tell};
 pub use find::{Missing, find, list};
 pub use live::{PAUSED, Running, Status, status};
 pub use lock::Lock;

@@ -3,7 +3,7 @@
 
 use super::terminal::RawMode;
 use super::{as_root, kill, recover, stdio};
-use crate::container::{Record, Status, read_config, status};
+use crate::container::{Event, Record, Status, read_config, status, tell};
 use crate::plan::{Dirs, Id};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
@@ -96,7 +96,12 @@ pub fn attach(dirs: &Dirs, id: &Id, attach: &Attach) -> Result<Option<u8>> {
     reached.map_err(|_| {
         anyhow::anyhow!("container {} runs in the foreground of another terminal, or its monitor is gone", id.short())
     })?;
-    converse(&wire, dirs, id, &record, attach)
+    tell(dirs, &[Event::of(&record.spec, "attach")]);
+    let ended = converse(&wire, dirs, id, &record, attach)?;
+    if ended.is_none() {
+        tell(dirs, &[Event::of(&record.spec, "detach")]);
+    }
+    Ok(ended)
 }
 
 /// Until the container ends, or the caller detaches.

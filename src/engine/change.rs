@@ -2,7 +2,7 @@
 
 use super::{as_root, recover};
 use crate::cgroup::Freezer;
-use crate::container::{Lock, PAUSED, Record, Running, Status, link_target, read_config, status};
+use crate::container::{Event, Lock, PAUSED, Record, Running, Status, link_target, read_config, status, tell};
 use crate::plan::{Dirs, Failpoint, Id, Name, Options, Plan, Restart, Room, Undo, Watch, perform_host};
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
@@ -11,11 +11,14 @@ use std::fs;
 /// Stops every process of a container where it stands.
 pub fn pause(dirs: &Dirs, id: &Id) -> Result<()> {
     let _lock = locked(dirs, id)?;
-    match status(&Record::read(dirs, id)?) {
+    let record = Record::read(dirs, id)?;
+    match status(&record) {
         Status::Running(running) => {
             let mark = dirs.running(id).join(PAUSED);
             fs::write(&mark, "").with_context(|| format!("cannot write `{}`", mark.display()))?;
-            freezer(&running, id)?.freeze().with_context(|| format!("cannot pause container {}", id.short()))
+            freezer(&running, id)?.freeze().with_context(|| format!("cannot pause container {}", id.short()))?;
+            tell(dirs, &[Event::of(&record.spec, "pause")]);
+            Ok(())
         }
         Status::Paused(_) => bail!("container {} is already paused", id.short()),
         _ => bail!("container {} is not running", id.short()),
@@ -25,9 +28,12 @@ pub fn pause(dirs: &Dirs, id: &Id) -> Result<()> {
 /// Lets them go on.
 pub fn unpause(dirs: &Dirs, id: &Id) -> Result<()> {
     let _lock = locked(dirs, id)?;
-    match status(&Record::read(dirs, id)?) {
+    let record = Record::read(dirs, id)?;
+    match status(&record) {
         Status::Paused(running) => {
-            freezer(&running, id)?.thaw().with_context(|| format!("cannot unpause container {}", id.short()))
+            freezer(&running, id)?.thaw().with_context(|| format!("cannot unpause container {}", id.short()))?;
+            tell(dirs, &[Event::of(&record.spec, "unpause")]);
+            Ok(())
         }
         _ => bail!("container {} is not paused", id.short()),
     }
@@ -77,7 +83,9 @@ pub fn rename(dirs: &Dirs, id: &Id, name: &Name) -> Result<()> {
     if written.is_err() {
         let _ = fs::remove_file(&new);
     }
-    written?;
+    let renamed = written?;
+    let before = old.as_ref().and_then(|old| Some(format!("/{}", old.file_name()?.to_str()?))).unwrap_or_default();
+    tell(dirs, &[Event::of(&renamed.spec, "rename").with("oldName", before)]);
     match old {
         Some(old) => Undo::Unlink { path: old, target }.perform().context("cannot remove the old name"),
         None => Ok(()),
@@ -118,5 +126,6 @@ pub fn update(
             }
         })?;
     }
+    tell(dirs, &[Event::of(&spec, "update")]);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::files::{self, Files, Place};
 use super::{as_root, recover};
+use crate::container::{Event, Record, tell};
 use crate::image::{pack_named, unpack};
 use crate::plan::{Dirs, Id, Room, Watch};
 use crate::sys::{RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS};
@@ -36,13 +37,17 @@ impl Copier<'_> {
     pub fn take(&self, from: &[u8], to: &[u8], watch: &mut dyn Watch) -> Result<u64> {
         let ends = (self.container(watch)?, files::of_host()?);
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        self.copy(&ends.0, from, &ends.1, to, owner, true)
+        let bytes = self.copy(&ends.0, from, &ends.1, to, owner, true)?;
+        self.told("archive-path", from);
+        Ok(bytes)
     }
 
     /// Copies `from` here to `to` in the container.
     pub fn put(&self, from: &[u8], to: &[u8], watch: &mut dyn Watch) -> Result<u64> {
         let ends = (files::of_host()?, self.container(watch)?);
-        self.copy(&ends.0, from, &ends.1, to, (0, 0), false)
+        let bytes = self.copy(&ends.0, from, &ends.1, to, (0, 0), false)?;
+        self.told("extract-to-dir", to);
+        Ok(bytes)
     }
 
     /// Writes `from` in the container to `archive`, as `tar`.
@@ -51,7 +56,9 @@ impl Copier<'_> {
         let source = Source::find(&files, from, self.how.follow)?;
         source.refuse_kernels()?;
         let seen = (&source.above, source.name.as_c_str(), &source.child);
-        pack_named(seen, &source.called, &|entry| is_boundary(entry, &source.child), archive).map(drop)
+        pack_named(seen, &source.called, &|entry| is_boundary(entry, &source.child), archive)?;
+        self.told("archive-path", from);
+        Ok(())
     }
 
     /// Puts the members of `archive` into the folder `to` of the container.
@@ -65,7 +72,15 @@ impl Copier<'_> {
         }
         let mut sink = Sink::new(landing_in(&files, &place.parts, None, true)?);
         unpack(archive, &mut sink)?;
-        sink.finish().map(drop)
+        sink.finish()?;
+        self.told("extract-to-dir", to);
+        Ok(())
+    }
+
+    fn told(&self, action: &str, path: &[u8]) {
+        if let Ok(record) = Record::read(self.dirs, self.id) {
+            tell(self.dirs, &[Event::of(&record.spec, action).with("path", String::from_utf8_lossy(path))]);
+        }
     }
 
     fn container(&self, watch: &mut dyn Watch) -> Result<Files> {

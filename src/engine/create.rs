@@ -2,7 +2,7 @@
 //! does nothing else.
 
 use super::{Prepared, Request, as_root, prepare, recover};
-use crate::container::{Rest, free_name, link_target};
+use crate::container::{Event, Rest, free_name, link_target, tell};
 use crate::plan::{Entry, Failpoint, Id, Journal, Name, Op, Options, Phase, Plan, Room, Spec, Undo, Watch, When};
 use crate::plan::{c_string, perform_host, undo_list};
 use anyhow::Result;
@@ -24,6 +24,7 @@ pub fn create(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Fai
     });
     made?;
     undone?;
+    tell(&spec.dirs, &[Event::of(&spec, "create")]);
     Ok(spec.id)
 }
 

@@ -7,8 +7,8 @@
 
 use super::start::chosen;
 use super::{Prepared, as_root, recover, stdio, wait};
-use crate::container::{Record, read_config, status};
-use crate::plan::{Dirs, Failpoint, Id, Launched, Options, Plan, Room, Stage, Target, Watch, launch};
+use crate::container::{Event, Record, read_config, status, tell};
+use crate::plan::{Dirs, Failpoint, Id, Launched, Options, Plan, Room, Spec, Stage, Target, Watch, launch};
 use crate::sys;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
@@ -54,6 +54,7 @@ pub fn exec(exec: &Exec<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>
     let prepared = prepare_exec(exec)?;
     if exec.detached {
         let launched = launch(&prepared.plan, Stage::default(), Options { watch, failpoint })?;
+        begun(&prepared.spec);
         // The one that made it has ended by design; the command itself is the container's by now.
         sys::wait_pidfd(&launched.pidfd).context("cannot wait for the one that made it")?;
         return Ok(0);
@@ -62,5 +63,15 @@ pub fn exec(exec: &Exec<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>
     let signals = sys::SignalFd::all().context("cannot read signals")?;
     let options = Options { watch, failpoint: failpoint.clone() };
     let launched: Launched = launch(&prepared.plan, stage, options)?;
-    wait::until_the_end(launched, signals, relays, terminal, failpoint.as_ref())
+    let spec = &prepared.spec;
+    begun(spec);
+    let status = wait::until_the_end(launched, signals, relays, terminal, failpoint.as_ref())?;
+    tell(&spec.dirs, &[Event::of(spec, "exec_die").with("exitCode", status)]);
+    Ok(status)
+}
+
+fn begun(spec: &Spec) {
+    let words = spec.command.join(" ");
+    let event = |what: &str| Event::of(spec, &format!("{what}: {words}"));
+    tell(&spec.dirs, &[event("exec_create"), event("exec_start")]);
 }

@@ -34,6 +34,7 @@ pub use report::{Told, words};
 pub use start::{load, start, start_attached};
 pub use stop::{Timeout, kill, stop, wait};
 
+use crate::container::{Event, tell};
 use crate::plan::{Dirs, Failpoint, Failure, Id, ImageConfig, Journal, Name, Options, Plan, Room, Spec};
 use crate::plan::{Launched, Watch, launch, undo_list};
 use crate::sys;
@@ -129,10 +130,12 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
     let mut registrar = report::Registrar { watch, spec };
     let ended = attend(&prepared, streams, &mut registrar, failpoint.clone());
     let obituary = rooms.iter().filter_map(|room| room.obituary(spec)).next();
+    let journal_all = journal.all();
     let moments = recover::bury(spec, &journal, &ended, obituary.is_some(), false);
     let undone = journal.finish(moments, |entry| {
         Failpoint::strike(failpoint.as_ref(), &format!("undo.{}", entry.step));
     });
+    recover::tell_end(spec, &ended, obituary.is_some(), journal_all);
     if let Err(error) = undone {
         // The command's own end is what the caller waits for; what is left stands in the journal, for the next one.
         log::warn!("{error:#}");
@@ -161,7 +164,10 @@ fn attend(
     let signals = sys::SignalFd::all().context("cannot read signals")?;
     let options = Options { watch, failpoint: failpoint.clone() };
     let launched: Result<Launched, Failure> = launch(&prepared.plan, stage, options);
-    wait::until_the_end(launched?, signals, relays, terminal, failpoint.as_ref())
+    let launched = launched?;
+    let spec = &prepared.spec;
+    tell(&spec.dirs, &[Event::of(spec, "create"), Event::of(spec, "start")]);
+    wait::until_the_end(launched, signals, relays, terminal, failpoint.as_ref())
 }
 
 /// The image and the command that the words mean. If no room gives containers a root of their own, all words are the

@@ -5,11 +5,11 @@
 //! `run -d` forks it before the launch and waits for one line from it; so it returns in the time of a start and leaves
 //! nothing of the caller's open.
 
-use super::recover::{bury, goes_with_its_engine, last_words};
+use super::recover::{bury, goes_with_its_engine, last_words, tell_end};
 use super::report::{Registrar, Told, words};
 use super::start::{chosen, load};
 use super::{Prepared, watch::Attended};
-use crate::container::{Lock, LogWriter, Record, Running, read_config};
+use crate::container::{Event, Lock, LogWriter, Record, Running, read_config, tell};
 use crate::plan::{Dirs, Failpoint, Id, Journal, LogConfig, Room, Step, Watch, When, undo_list};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
@@ -131,6 +131,8 @@ impl<'a> Monitor<'a> {
         let mut registrar = Registrar { watch, spec };
         match Attended::launch(&prepared, wire, &mut registrar, failpoint.clone()) {
             Ok(attended) => {
+                let created = (!locked).then(|| Event::of(spec, "create"));
+                tell(&spec.dirs, &created.into_iter().chain([Event::of(spec, "start")]).collect::<Vec<_>>());
                 let log = LogWriter::open(&spec.folder(), &log_config);
                 let (dirs, id) = (spec.dirs.clone(), spec.id.clone());
                 Ok((Self { rooms, dirs, id, journal, signals, log, failpoint }, attended))
@@ -180,13 +182,17 @@ impl<'a> Monitor<'a> {
         if let Ok(status) = ended {
             let _ = Running::ended(&self.dirs, &self.id, i32::from(*status));
         }
-        let oom_killed = self.obituary().is_some();
+        let record = self.record();
+        let oom_killed = record.as_ref().is_some_and(|record| self.obituary(record).is_some());
         let moments = if self.journal.all() { When::ALL } else { &[When::End] };
         let again = !self.journal.all() && self.write_down(ended, oom_killed).unwrap_or(false);
         let failpoint = self.failpoint.clone();
         let _ = self.journal.undo(moments, |entry| {
             Failpoint::strike(failpoint.as_ref(), &format!("undo.{}", entry.step));
         });
+        if let Some(record) = record {
+            tell_end(&record.spec, ended, oom_killed, self.journal.all());
+        }
         again
     }
 
@@ -202,9 +208,13 @@ impl<'a> Monitor<'a> {
         Ok(again)
     }
 
-    fn obituary(&self) -> Option<String> {
+    fn record(&self) -> Option<Record> {
         let mut record = Record::read(&self.dirs, &self.id).ok()?;
         read_config(&mut record).ok()?;
+        Some(record)
+    }
+
+    fn obituary(&self, record: &Record) -> Option<String> {
         chosen(self.rooms, &record.life().rooms).iter().find_map(|room| room.obituary(&record.spec))
     }
 
@@ -234,6 +244,9 @@ impl<'a> Monitor<'a> {
         let mut watch = Unwatched;
         let mut registrar = Registrar { watch: &mut watch, spec: &prepared.spec };
         let attended = Attended::launch(&prepared, None, &mut registrar, None);
+        if attended.is_ok() {
+            tell(&self.dirs, &[Event::of(&prepared.spec, "start")]);
+        }
         drop(lock);
         attended
     }

@@ -1,7 +1,7 @@
 //! What an engine that was killed has left is found by the next command: by its journal, which nobody holds locked any
 //! more. A container that lives on is left alone; what is over is taken back and written down.
 
-use crate::container::{Lock, Record, Running};
+use crate::container::{Event, Lock, Record, Running, tell};
 use crate::plan::{Dirs, Id, Journal, Leftover, Spec, When, leftover, leftovers};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -59,17 +59,21 @@ pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
     let record = dirs.container(&id).join("container.json");
     if journal.all() || !record.exists() {
         log::info!("cleaning up after container {}, whose engine died", id.short());
+        if let (Ok(record), Some(_)) = (Record::read(dirs, &id), running) {
+            tell_end(&record.spec, &Ok(seen_status(dirs, &id).unwrap_or(UNSEEN) as u8), false, true);
+        }
         return journal.finish(When::ALL, |_| {});
     }
     // Whoever holds the lock will see to it.
     let Ok(_lock) = Lock::try_take(dirs, &id) else { return Ok(()) };
     if let Some(running) = running {
         let seen = seen_status(dirs, &id);
-        Record::update(dirs, &id, |record| {
+        let record = Record::update(dirs, &id, |record| {
             record.rest.started_at = Some(running.started_at);
             record.rest.finished_at = Some(Timestamp::now());
             record.rest.exit_code = seen.unwrap_or(UNSEEN);
         })?;
+        tell_end(&record.spec, &Ok(record.rest.exit_code as u8), false, false);
     }
     journal.finish(&[When::End], |_| {})
 }
@@ -125,6 +129,15 @@ pub(super) fn bury(
         log::warn!("cannot write down the end of container {}: {error:#}", spec.id.short());
     }
     &[When::End]
+}
+
+/// The end of a life, for `events`; `gone`: nothing is kept of it.
+pub(super) fn tell_end(spec: &Spec, ended: &Result<u8>, oom_killed: bool, gone: bool) {
+    let Ok(status) = ended else { return };
+    let oom = oom_killed.then(|| Event::of(spec, "oom"));
+    let destroyed = gone.then(|| Event::of(spec, "destroy"));
+    let died = Event::of(spec, "die").with("exitCode", status);
+    tell(&spec.dirs, &oom.into_iter().chain([died]).chain(destroyed).collect::<Vec<_>>());
 }
 
 /// The end of a life, in its record.

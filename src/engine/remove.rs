@@ -1,8 +1,8 @@
 //! Removes containers: the undo list of their making, as their record keeps it, under a journal of its own.
 
-use super::stop::{Timeout, settled, stop};
+use super::stop::{Timeout, end, settled};
 use super::{make_folders, recover};
-use crate::container::{Lock, Missing, Record, Status, link_target, status};
+use crate::container::{Event, Lock, Missing, Record, Status, link_target, status, tell};
 use crate::plan::{Dirs, Entry, Failpoint, Id, Journal, Undo, When};
 use anyhow::{Result, bail};
 
@@ -30,7 +30,7 @@ pub fn remove(dirs: &Dirs, id: &Id, force: bool, volumes: bool, failpoint: Optio
             if !force {
                 bail!("cannot remove container \"{}\": {why}", record.name());
             }
-            stop(dirs, id, Timeout { seconds: Some(0), signal: Some(libc::SIGKILL) })?;
+            end(dirs, id, Timeout { seconds: Some(0), signal: Some(libc::SIGKILL) })?;
             if !dirs.container(id).exists() {
                 // `--rm`: its monitor has removed it.
                 return Ok(());
@@ -48,6 +48,9 @@ pub fn remove(dirs: &Dirs, id: &Id, force: bool, volumes: bool, failpoint: Optio
     let journal = Journal::begin(dirs, id, entries, true)?;
     let undone = journal.finish(When::ALL, |entry| Failpoint::strike(failpoint, &format!("undo.{}", entry.step)));
     drop(lock);
+    if let (Ok(record), Ok(())) = (&record, &undone) {
+        tell(dirs, &[Event::of(&record.spec, "destroy")]);
+    }
     undone
 }
 

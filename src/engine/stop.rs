@@ -3,7 +3,7 @@
 
 use super::recover;
 use crate::cgroup::Freezer;
-use crate::container::{Lock, Missing, Record, Running, Status, status};
+use crate::container::{Event, Lock, Missing, Record, Running, Status, status, tell};
 use crate::plan::{Dirs, Id, Restart, has_journal, has_owner, wait_for_owner};
 use crate::sys;
 use anyhow::{Result, bail};
@@ -28,26 +28,40 @@ pub struct Timeout {
 
 /// Asks a container to end, kills it if it does not, and returns when it is at rest. One at rest is left as it is.
 pub fn stop(dirs: &Dirs, id: &Id, timeout: Timeout) -> Result<()> {
+    if let Some(record) = end(dirs, id, timeout)? {
+        tell(dirs, &[Event::of(&record.spec, "stop")]);
+    }
+    Ok(())
+}
+
+/// The same without a word of it: the record of what was ended, `None` if it was at rest.
+pub(super) fn end(dirs: &Dirs, id: &Id, timeout: Timeout) -> Result<Option<Record>> {
     recover(dirs, id)?;
     let record = marked_as_stopped(dirs, id)?;
     let Some(running) = status(&record).running().cloned() else {
         give_up_restarting(dirs, id);
-        return at_rest(dirs, id);
+        return at_rest(dirs, id).map(|()| None);
     };
     let seconds = timeout.seconds.or(record.life().stop_timeout).unwrap_or(DEFAULT_TIMEOUT);
     if let Some(pidfd) = running.pidfd() {
-        let _ = sys::pidfd_send_signal(&pidfd, timeout.signal.unwrap_or(record.spec.stop_signal));
+        let signal = timeout.signal.unwrap_or(record.spec.stop_signal);
+        tell(dirs, &[Event::of(&record.spec, "kill").with("signal", signal)]);
+        let _ = sys::pidfd_send_signal(&pidfd, signal);
         thaw(&running);
         let limit = u64::try_from(seconds).ok().map(Duration::from_secs);
-        if !ended_within(&pidfd, limit) {
-            let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
-            thaw(&running);
+        let killed = signal == libc::SIGKILL;
+        if killed || !ended_within(&pidfd, limit) {
+            if !killed {
+                tell(dirs, &[Event::of(&record.spec, "kill").with("signal", libc::SIGKILL)]);
+                let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+                thaw(&running);
+            }
             if !ended_within(&pidfd, Some(PATIENCE)) {
                 bail!("container {} does not end: its process {} is stuck in the kernel", id.short(), running.pid);
             }
         }
     }
-    at_rest(dirs, id)
+    at_rest(dirs, id).map(|()| Some(record))
 }
 
 /// Sends one signal.
@@ -65,6 +79,7 @@ pub fn kill(dirs: &Dirs, id: &Id, signal: i32) -> Result<()> {
     if let Err(errno) = sys::pidfd_send_signal(&pidfd, signal) {
         bail!("cannot kill container: {}: {}", record.name(), errno.desc());
     }
+    tell(dirs, &[Event::of(&record.spec, "kill").with("signal", signal)]);
     if signal == libc::SIGKILL {
         thaw(&running);
         if !ended_within(&pidfd, Some(PATIENCE)) {

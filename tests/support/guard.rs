@@ -167,7 +167,7 @@ impl Guard {
         for folder in ["containers", "names", "run"] {
             walk(&self.root.join(folder), &mut |path, _| {
                 // What all containers share appears with the first one.
-                let shared = path.ends_with("run/journal") || path.ends_with("run/boot");
+                let shared = ["run/journal", "run/boot", "run/events"].iter().any(|own| path.ends_with(own));
                 if !shared {
                     found.insert(path.display().to_string());
                 }

@@ -1,0 +1,128 @@
+//! `mydocker events`.
+
+use super::table::printable;
+use super::template::Template;
+use super::{Command, Context, string, strings};
+use crate::container::{Event, Events, Moment};
+use anyhow::{Result, bail};
+use clap::{Arg, ArgAction};
+use jiff::{Timestamp, tz::TimeZone};
+use serde_json::json;
+use std::io::Write;
+use std::time::Duration;
+
+pub const EVENTS: Command = Command {
+    name: "events",
+    about: "Tell what happens to containers",
+    flags: |command, _| {
+        let value = |name: &'static str, value: &'static str, help| {
+            Arg::new(name).long(name).value_name(value).help(help).allow_hyphen_values(true)
+        };
+        command.args([
+            value("since", "TIME", "What has happened since then (a date, or 10m: so long ago), and then what happens"),
+            value("until", "TIME", "Only up to then"),
+            value("filter", "NAME=VALUE", "Only those that match: container event image label type scope")
+                .short('f')
+                .action(ArgAction::Append),
+            value("format", "FORMAT", "json or a Go template"),
+        ])
+    },
+    act,
+};
+
+/// How often the file is looked at.
+const PAUSE: Duration = Duration::from_millis(50);
+
+fn act(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
+    let moment = |name: &str, flag: &str| string(said, name).map(|text| Moment::parse(flag, text)).transpose();
+    let (since, until) = (moment("since", "--since")?, moment("until", "--until")?);
+    let since = since.map_or_else(Timestamp::now, |since| since.0);
+    let filters = strings(said, "filter").map(filter).collect::<Result<Vec<_>>>()?;
+    let format = match string(said, "format") {
+        None | Some("" | "json" | "{{json .}}") => None,
+        Some(format) => Some(Template::parse(format)?),
+    };
+    let raw = string(said, "format").is_some_and(|format| !format.is_empty());
+    let mut events = Events::open(&context.dirs);
+    loop {
+        // Asked before the last look.
+        let over = until.as_ref().is_some_and(|until| until.0 <= Timestamp::now());
+        for event in events.by_ref() {
+            let when = Timestamp::from_nanosecond(i128::from(event.nanos)).unwrap_or_default();
+            if when < since || until.as_ref().is_some_and(|until| when > until.0) || !wanted(&filters, &event) {
+                continue;
+            }
+            let line = match &format {
+                Some(template) => template.render(&fields(&event))?,
+                None if raw => serde_json::to_string(&event)?,
+                None => in_words(&event, when),
+            };
+            let mut out = std::io::stdout().lock();
+            match writeln!(out, "{line}").and_then(|()| out.flush()) {
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(0),
+                Err(error) => bail!("cannot write to stdout: {error}"),
+                Ok(()) => {}
+            }
+        }
+        if over {
+            return Ok(0);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+const NAMES: [&str; 6] = ["container", "event", "image", "label", "type", "scope"];
+
+fn filter(text: &str) -> Result<(&str, &str)> {
+    let shown = text.escape_debug();
+    let Some((name, value)) = text.split_once('=') else {
+        bail!("--filter: bad format of filter `{shown}` (expected name=value)")
+    };
+    if !NAMES.contains(&name) {
+        bail!("--filter: invalid filter '{}': there are {}", name.escape_debug(), NAMES.join(", "));
+    }
+    if name == "type" && value != "container" {
+        bail!("--filter: `{shown}`: only what happens to containers is written down");
+    }
+    Ok((name, value))
+}
+
+/// Of one name any value suffices, of different names all must hold; every label must be there.
+fn wanted(filters: &[(&str, &str)], event: &Event) -> bool {
+    let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
+    let holds = |name: &str, value: &str| match name {
+        "container" => event.id.starts_with(value) && !value.is_empty() || attribute("name") == Some(value),
+        // `exec_start` is meant by `exec_start: sh`.
+        "event" => event.action == value || event.action.split_once(':').is_some_and(|(word, _)| word == value),
+        "image" => event.from == value || event.from.strip_suffix(":latest") == Some(value),
+        "label" => match value.split_once('=') {
+            Some((name, value)) => attribute(name) == Some(value),
+            None => attribute(value).is_some(),
+        },
+        "scope" => event.scope == value,
+        _ => event.kind == value,
+    };
+    NAMES.iter().all(|name| {
+        let mut of = filters.iter().filter(|(known, _)| known == name).peekable();
+        match *name {
+            "label" => of.all(|(name, value)| holds(name, value)),
+            _ => of.peek().is_none() || of.any(|(name, value)| holds(name, value)),
+        }
+    })
+}
+
+/// Docker's line: `2026-01-02T03:04:05.678901234+01:00 container start ID (image=busybox, name=web)`.
+fn in_words(event: &Event, when: Timestamp) -> String {
+    let pairs = event.actor.attributes.iter().map(|(name, value)| printable(&format!("{name}={value}")));
+    let when = when.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S.%9f%:z");
+    let pairs = pairs.collect::<Vec<_>>().join(", ");
+    format!("{when} {} {} {} ({pairs})", event.kind, printable(&event.action), event.actor.id)
+}
+
+/// The names that a Go template uses.
+fn fields(event: &Event) -> serde_json::Value {
+    json!({
+        "Status": event.status, "ID": event.id, "From": event.from, "Type": event.kind, "Action": event.action,
+        "Actor": event.actor, "Scope": event.scope, "Time": event.time, "TimeNano": event.nanos,
+    })
+}

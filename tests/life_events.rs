@@ -1,0 +1,131 @@
+//! `events`: what has happened and what happens, in docker's words and docker's order.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Engine, Guard};
+
+/// An engine whose containers stay.
+fn open() -> Option<Engine> {
+    let mut engine = Engine::open()?;
+    engine.keeps = true;
+    Some(engine)
+}
+
+#[track_caller]
+fn ok(engine: &Engine, words: &[&str]) -> String {
+    let done = engine.run(words);
+    assert_eq!(done.status, 0, "{words:?}: {}{}", done.stdout, done.stderr);
+    done.stdout
+}
+
+/// What has happened to `name` since the beginning.
+fn past(engine: &Engine, name: &str, format: &str) -> Vec<String> {
+    let filter = format!("container={name}");
+    let words = ["events", "--since", "1970-01-01", "--until", "0s", "--filter", &filter, "--format", format];
+    ok(engine, &words).lines().map(str::to_string).collect()
+}
+
+#[test]
+fn a_life_in_dockers_words() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    let polite = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+    ok(&engine, &["create", "--name", "web", "-l", "a=1", "busybox", "sh", "-c", polite]);
+    ok(&engine, &["start", "web"]);
+    ok(&engine, &["exec", "web", "true"]);
+    ok(&engine, &["pause", "web"]);
+    ok(&engine, &["unpause", "web"]);
+    ok(&engine, &["update", "--memory", "64m", "web"]);
+    ok(&engine, &["restart", "web"]);
+    ok(&engine, &["stop", "web"]);
+    ok(&engine, &["rename", "web", "srv"]);
+    ok(&engine, &["start", "srv"]);
+    ok(&engine, &["rm", "-f", "srv"]);
+    let actions = past(&engine, "web", "{{.Action}}");
+    let expected = [
+        "create",
+        "start",
+        "exec_create: true",
+        "exec_start: true",
+        "exec_die",
+        "pause",
+        "unpause",
+        "update",
+        // restart
+        "kill",
+        "die",
+        "stop",
+        "start",
+        "restart", //
+        "kill",
+        "die",
+        "stop",
+    ];
+    assert_eq!(actions, expected);
+    assert_eq!(past(&engine, "srv", "{{.Action}}"), ["rename", "start", "kill", "die", "destroy"]);
+    let died = past(&engine, "web", "{{.Action}} {{.Actor.Attributes.exitCode}} {{.Actor.Attributes.a}}");
+    assert!(died.contains(&"die 7 1".to_string()), "{died:?}");
+    guard.check();
+}
+
+#[test]
+fn run_in_the_foreground_and_with_rm() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    assert_eq!(engine.run(["run", "--rm", "--name", "one", "busybox", "sh", "-c", "exit 3"]).status, 3);
+    assert_eq!(past(&engine, "one", "{{.Action}}"), ["create", "start", "die", "destroy"]);
+    let id = ok(&engine, &["run", "-d", "--rm", "--name", "two", "busybox", "true"]);
+    while past(&engine, "two", "{{.Action}}").len() < 4 {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert_eq!(past(&engine, "two", "{{.Action}}"), ["create", "start", "die", "destroy"]);
+    assert_eq!(past(&engine, "two", "{{.ID}}")[0], id.trim());
+    guard.check();
+}
+
+/// What comes while somebody listens comes at once, and `--until` ends it.
+#[test]
+fn listening_and_filters() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    ok(&engine, &["run", "--rm", "--name", "before", "busybox", "true"]);
+    let until = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3)).to_string();
+    let words = ["events", "--until", &until, "--filter", "event=start", "--filter", "event=die", "-f", "label=x"];
+    let listener = engine.spawn(engine.command(words));
+    let json = engine.spawn(engine.command(["events", "--until", &until, "--format", "json"]));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    ok(&engine, &["run", "--rm", "--name", "web", "-l", "x=a b", "busybox", "true"]);
+    ok(&engine, &["run", "--rm", "--name", "other", "busybox", "true"]);
+    let done = listener.wait();
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!((done.status, lines.len()), (0, 2), "{}{}", done.stdout, done.stderr);
+    assert!(lines[0].contains(" container start ") && lines[1].contains(" container die "), "{lines:?}");
+    assert!(lines[1].contains("exitCode=0, image=busybox") && lines[1].ends_with("name=web, x=a b)"), "{lines:?}");
+    let done = json.wait();
+    let events: Vec<serde_json::Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 8, "{}", done.stdout);
+    assert!(events.iter().all(|event| event["Type"] == "container" && event["timeNano"].as_i64() > Some(0)));
+    assert_eq!(events[0]["Actor"]["Attributes"]["name"], "web");
+    guard.check();
+}
+
+#[test]
+fn bad_words() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    for (words, text) in [
+        (["events", "--since", "yesterday"], "--since: `yesterday`"),
+        (["events", "--until", "x"], "--until: `x`"),
+        (["events", "--filter", "nosuch=1"], "invalid filter 'nosuch'"),
+        (["events", "--filter", "type=image"], "type=image"),
+        (["events", "--filter", "name"], "expected name=value"),
+        (["events", "--format", "{{.Nope"], "template parsing error"),
+    ] {
+        let done = engine.run(words);
+        assert!(done.status == 1 && done.stderr.contains(text), "{words:?}: {} {}", done.status, done.stderr);
+        assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+    }
+    guard.check();
+}
