@@ -47,6 +47,7 @@ const COMMANDS: &[Command] = &[
     cli::LOAD,
     cli::VOLUME,
     cli::NETWORK,
+    cli::SYSTEM,
     cli::DOCTOR,
 ];
 

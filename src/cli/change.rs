@@ -81,9 +81,10 @@ pub const CONTAINER: Command = Command {
 /// Whether a container is one of those that are meant.
 type Wanted = Box<dyn Fn(&Record) -> bool>;
 
-fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
+/// What `--filter` says of containers.
+pub(super) fn wanted<'a>(filters: impl Iterator<Item = &'a str>) -> Result<Vec<Wanted>> {
     let mut wanted: Vec<Wanted> = Vec::new();
-    for text in strings(said, "filter") {
+    for text in filters {
         match text.split_once('=') {
             Some(("until", time)) => {
                 let moment = Moment::parse("--filter: until", time)?.0;
@@ -100,17 +101,14 @@ fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
             _ => bail!("--filter: invalid filter '{}': there are until and label", text.escape_debug()),
         }
     }
-    if !said.get_flag("force") {
-        print("WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] ")?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(0);
-        }
-    }
+    Ok(wanted)
+}
+
+/// Removes the containers at rest that are meant: their ids, the bytes that are free again, and the exit status.
+pub(super) fn sweep(context: &Context<'_>, wanted: &[Wanted]) -> Result<(Vec<String>, u64, u8)> {
     engine::as_root()?;
     engine::recover_all(&context.dirs);
-    let (mut removed, mut freed, mut failed) = (String::new(), 0, 0);
+    let (mut removed, mut freed, mut failed) = (Vec::new(), 0, 0);
     for record in list(&context.dirs) {
         let id = &record.spec.id;
         let at_rest = matches!(status(&record), Status::Created | Status::Exited) && !has_owner(&context.dirs, id);
@@ -120,7 +118,7 @@ fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
         let size = super::ps::tree_size(&record.spec.folder().join("upper"));
         match engine::remove(&context.dirs, id, false, false, context.failpoint.as_ref()) {
             Ok(()) => {
-                removed.push_str(&format!("{id}\n"));
+                removed.push(id.to_string());
                 freed += size;
             }
             Err(error) => {
@@ -129,8 +127,22 @@ fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
             }
         }
     }
-    let head = if removed.is_empty() { "" } else { "Deleted Containers:\n" };
-    let gap = if removed.is_empty() { "" } else { "\n" };
-    print(&format!("{head}{removed}{gap}Total reclaimed space: {}\n", super::ps::decimal(freed)))?;
+    Ok((removed, freed, failed))
+}
+
+fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
+    let wanted = wanted(strings(said, "filter"))?;
+    if !said.get_flag("force") {
+        print("WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] ")?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(0);
+        }
+    }
+    let (removed, freed, failed) = sweep(context, &wanted)?;
+    let head =
+        if removed.is_empty() { String::new() } else { format!("Deleted Containers:\n{}\n\n", removed.join("\n")) };
+    print(&format!("{head}Total reclaimed space: {}\n", super::ps::decimal(freed)))?;
     Ok(failed)
 }

@@ -1,6 +1,7 @@
 //! Sizes and times as docker's tables have them.
 
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// Powers of 1000 with so many significant digits: `1.23MB` (`units.HumanSizeWithPrecision`).
 pub fn size(bytes: u64, digits: usize) -> String {
@@ -26,26 +27,8 @@ fn significant(number: f64, digits: usize) -> String {
 /// `3 minutes ago`; empty for no time, `N/A` for what is none.
 pub fn ago(created: Option<&str>) -> String {
     let Some(then) = created.and_then(|text| text.parse::<Timestamp>().ok()) else { return "N/A".to_string() };
-    let seconds = Timestamp::now().as_second().saturating_sub(then.as_second()).max(0);
-    format!("{} ago", duration(seconds as u64))
-}
-
-/// `units.HumanDuration`.
-fn duration(seconds: u64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
-    match seconds {
-        0 => "Less than a second".to_string(),
-        1 => "1 second".to_string(),
-        2..60 => format!("{seconds} seconds"),
-        _ if minutes == 1 => "About a minute".to_string(),
-        _ if minutes < 60 => format!("{minutes} minutes"),
-        _ if hours == 1 => "About an hour".to_string(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 14 => format!("{} days", hours / 24),
-        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
-    }
+    let passed = Duration::try_from(Timestamp::now().duration_since(then)).unwrap_or_default();
+    format!("{} ago", crate::container::human(passed))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! `mydocker images|tag|rmi|history` and `mydocker image …`.
 
 use super::{Command, Context, human, print, rows};
+use crate::container::Moment;
 use crate::image::{self, Image, Reference, Removed, Store};
 use crate::plan::Room;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::{Value, json};
 
@@ -159,6 +160,7 @@ pub fn keep(store: &Store, images: &mut Vec<Image>, name: &str, value: &str) -> 
             images.retain(|image| image.names.is_empty() == wanted);
         }
         "label" => images.retain(|image| rows::has_label(&image.config.config.labels, value)),
+        "label!" => images.retain(|image| !rows::has_label(&image.config.config.labels, value)),
         "reference" => images.retain(|image| image.names.iter().any(|name| fits(name, value))),
         "before" | "since" => {
             let other = store.get(value)?.config.created;
@@ -168,17 +170,9 @@ pub fn keep(store: &Store, images: &mut Vec<Image>, name: &str, value: &str) -> 
             });
         }
         _ => {
-            let hours = value.strip_suffix('h').and_then(|hours| hours.parse::<i64>().ok());
-            let limit = match hours {
-                Some(hours) => jiff::Timestamp::now().as_second() - hours * 3600,
-                None => value
-                    .parse::<jiff::Timestamp>()
-                    .map(|time| time.as_second())
-                    .or_else(|_| value.parse())
-                    .with_context(|| format!("--filter: until: `{}` is not a time", value.escape_debug()))?,
-            };
+            let limit = Moment::parse("--filter: until", value)?.0;
             let time = |image: &Image| image.config.created.as_ref()?.parse::<jiff::Timestamp>().ok();
-            images.retain(|image| time(image).is_none_or(|time| time.as_second() < limit));
+            images.retain(|image| time(image).is_none_or(|time| time < limit));
         }
     }
     Ok(())
@@ -339,23 +333,44 @@ fn prune_flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
     command.args([
         flag("all", "All images that no container uses, not only nameless ones").short('a'),
         flag("force", "Do not ask").short('f'),
-        many(value("filter", "NAME=VALUE", "label, until")),
+        many(value("filter", "NAME=VALUE", "label, label!, until, dangling")),
     ])
 }
 
+/// `dangling=false` is docker's other way to say `--all`.
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "dangling"];
+
 fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
-    let store = Store::open(&context.dirs.root)?;
-    let all = said.get_flag("all");
+    let nameless = rows::filters(said, PRUNE_FILTERS)?.into_iter().filter(|(name, _)| name == "dangling");
+    let nameless: Vec<bool> = nameless.map(|(name, value)| rows::truth(&name, &value)).collect::<Result<_>>()?;
+    let all = said.get_flag("all") || nameless.contains(&false);
     let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
-    let filters = rows::filters(said, &["label", "until", "dangling"])?;
+    let kept = wanted(context, said)?;
     if !said.get_flag("force") && !rows::sure(&format!("WARNING! This will remove {what}.")) {
         return Ok(0);
     }
+    let (removed, bytes) = sweep(context, all, &kept)?;
+    let text = if removed.is_empty() { String::new() } else { format!("Deleted Images:\n{}\n", told(&removed)) };
+    print(&format!("{text}Total reclaimed space: {}\n", human::size(bytes, 4)))
+}
+
+/// The images that the filters of a `prune` let through; `None`: there are none.
+pub fn wanted(context: &Context<'_>, said: &ArgMatches) -> Result<Option<Vec<Image>>> {
+    let mut filters = rows::filters(said, PRUNE_FILTERS)?;
+    filters.retain(|(name, _)| name != "dangling");
+    if filters.is_empty() {
+        return Ok(None);
+    }
+    let store = Store::open(&context.dirs.root)?;
     let mut kept = store.list()?;
     for (name, value) in &filters {
         keep(&store, &mut kept, name, value)?;
     }
-    let (removed, bytes) = image::prune(&store, all, &|image| kept.iter().any(|one| one.id == image.id))?;
-    let text = if removed.is_empty() { String::new() } else { format!("Deleted Images:\n{}\n", told(&removed)) };
-    print(&format!("{text}Total reclaimed space: {}\n", human::size(bytes, 4)))
+    Ok(Some(kept))
+}
+
+/// Removes images that nothing uses, of those that are `wanted`: what was done, and the bytes that are free again.
+pub fn sweep(context: &Context<'_>, all: bool, wanted: &Option<Vec<Image>>) -> Result<(Vec<Removed>, u64)> {
+    let fits = |image: &Image| wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|one| one.id == image.id));
+    image::prune(&Store::open(&context.dirs.root)?, all, &fits)
 }

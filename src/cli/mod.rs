@@ -20,6 +20,7 @@ mod rows;
 mod run;
 mod start;
 mod stats;
+mod system;
 pub mod table;
 pub mod template;
 mod top;
@@ -42,6 +43,7 @@ pub use ps::PS;
 pub use run::{CREATE, RUN};
 pub use start::{ATTACH, RESTART, START};
 pub use stats::STATS;
+pub use system::SYSTEM;
 pub use top::TOP;
 pub use volume::VOLUME;
 

@@ -32,7 +32,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
         sub("prune", "Remove volumes that no container has").args([
             flag("all", "Named ones too").short('a'),
             flag("force", "Do not ask").short('f'),
-            many(value("filter", "NAME=VALUE", "label")),
+            many(value("filter", "NAME=VALUE", "label, label!, all")),
         ]),
     ])
 }
@@ -147,15 +147,19 @@ fn remove(context: &Context<'_>, volumes: &Volumes, said: &ArgMatches) -> Result
 
 fn prune(context: &Context<'_>, volumes: &Volumes, said: &ArgMatches) -> Result<u8> {
     let all = said.get_flag("all");
-    let filters = rows::filters(said, &["label", "all"])?;
+    let filters = rows::filters(said, &["label", "label!", "all"])?;
     let what = if all { "all local volumes" } else { "anonymous local volumes" };
     let question = format!("WARNING! This will remove {what} not used by at least one container.");
     if !said.get_flag("force") && !rows::sure(&question) {
         return Ok(0);
     }
     let all = all || filters.iter().any(|(name, value)| name == "all" && value == "true");
-    let labels =
-        |volume: &Volume| filters.iter().all(|(name, value)| name != "label" || rows::has_label(&volume.labels, value));
+    let fits = |volume: &Volume, name: &str, value: &str| match name {
+        "label" => rows::has_label(&volume.labels, value),
+        "label!" => !rows::has_label(&volume.labels, value),
+        _ => true,
+    };
+    let labels = |volume: &Volume| filters.iter().all(|(name, value)| fits(volume, name, value));
     let (names, bytes) = sweep(context, volumes, &|volume| (all || volume.anonymous) && labels(volume))?;
     let text = if names.is_empty() { String::new() } else { format!("Deleted Volumes:\n{}\n\n", names.join("\n")) };
     print(&format!("{text}Total reclaimed space: {}\n", human::size(bytes, 4)))

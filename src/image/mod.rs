@@ -25,6 +25,7 @@ mod save;
 mod sparse;
 mod store;
 mod unpack;
+mod usage;
 
 pub use change::Change;
 pub use changes::{Container, IMAGE_ID, Kind};
@@ -39,3 +40,4 @@ pub use room::Images;
 pub use save::{Format, save};
 pub use store::{Image, Store};
 pub use unpack::unpack;
+pub use usage::{Share, Usage, usage};
