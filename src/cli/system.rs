@@ -93,7 +93,7 @@ fn df(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         return print(&verbose(&seen)?);
     }
     let line = |kind: &str, total: usize, active: usize, size: u64, free: u64| {
-        let share = if size > 0 { format!(" ({}%)", free * 100 / size) } else { String::new() };
+        let share = (free * 100).checked_div(size).map_or_else(String::new, |share| format!(" ({share}%)"));
         json!({
             "Type": kind, "TotalCount": total.to_string(), "Active": active.to_string(),
             "Size": human::size(size, 4), "Reclaimable": format!("{}{share}", human::size(free, 4)),
