@@ -10,6 +10,12 @@ mod ch01;
 mod ch02;
 #[path = "chapters/ch03.rs"]
 mod ch03;
+#[path = "chapters/ch04.rs"]
+mod ch04;
+#[path = "chapters/ch05.rs"]
+mod ch05;
+#[path = "chapters/ch06.rs"]
+mod ch06;
 #[path = "chapters/ch07.rs"]
 mod ch07;
 #[path = "chapters/ch08.rs"]
@@ -26,8 +32,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use support::{examples, skip};
 
-const CHAPTERS: [(usize, &[Check]); 6] =
-    [(1, ch01::CHECKS), (2, ch02::CHECKS), (3, ch03::CHECKS), (7, ch07::CHECKS), (8, ch08::CHECKS), (9, ch09::CHECKS)];
+const CHAPTERS: [(usize, &[Check]); 9] = [
+    (1, ch01::CHECKS),
+    (2, ch02::CHECKS),
+    (3, ch03::CHECKS),
+    (4, ch04::CHECKS),
+    (5, ch05::CHECKS),
+    (6, ch06::CHECKS),
+    (7, ch07::CHECKS),
+    (8, ch08::CHECKS),
+    (9, ch09::CHECKS),
+];
 
 /// Checks that the chapter before passes too, and why that is no defect of the check.
 const HELD_BEFORE: [(&str, &str); 3] = [
@@ -117,6 +132,22 @@ fn a_chroot_can_be_climbed_out_of() {
     std::fs::create_dir_all(jail.join("below")).unwrap();
     std::fs::write(&canary, "alive").unwrap();
     assert_eq!(ch03::climb(&jail.to_string_lossy(), &canary), Ok(true));
+}
+
+/// Checks tell containers to spoil their files; a program that has no walls, or a broken one, must not spoil ours.
+#[test]
+fn no_program_can_spoil_the_machine() {
+    let ch01 = examples(Path::new(env!("CARGO_BIN_EXE_mydocker"))).join("ch01");
+    let Some(subject) = Subject::new(&ch01, &["--without", "namespaces"]) else { return };
+    let name = format!("mydocker-test-{:x}", check::random(0, u64::MAX));
+    let folders =
+        ["", "/etc", "/usr/bin", "/bin", "/root", "/home", "/var/lib", "/dev", "/tmp", env!("CARGO_MANIFEST_DIR")];
+    for folder in folders {
+        let path = format!("{folder}/{name}");
+        let done = subject.engine.run(["run", "sh", "-c", &format!("echo x > {path}")]);
+        let made = std::fs::remove_file(&path).is_ok();
+        assert!(!made && done.stderr.contains("ead-only"), "{path}: {done:?}");
+    }
 }
 
 fn is_fault(finding: &Finding) -> bool {

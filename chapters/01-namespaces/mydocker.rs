@@ -1,8 +1,9 @@
 //! mydocker at the end of chapter 01: a process in namespaces of its own, on the host's files.
 
 use mydocker::cli::{self, Command};
+use mydocker::namespaces::Namespaces;
 use mydocker::plan::Room;
-use mydocker::{namespaces::Namespaces, process::Process};
+use mydocker::process::Process;
 use std::process::ExitCode;
 
 const ROOMS: &[&dyn Room] = &[&Namespaces, &Process];

@@ -1,9 +1,13 @@
 //! mydocker at the end of chapter 04: every container writes into a layer of its own.
 
+use mydocker::cgroup::Cgroup;
 use mydocker::cli::{self, Command};
+use mydocker::layers::Layers;
+use mydocker::namespaces::Namespaces;
 use mydocker::plan::Room;
-use mydocker::{cgroup::Cgroup, layers::Layers, namespaces::Namespaces, process::Process};
-use mydocker::{rootfs::Rootfs, security::Security};
+use mydocker::process::Process;
+use mydocker::rootfs::Rootfs;
+use mydocker::security::Security;
 use std::process::ExitCode;
 
 const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Security];

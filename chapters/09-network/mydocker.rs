@@ -1,38 +1,32 @@
 //! mydocker at the end of chapter 09: a wire of its own, and ports that lead in.
 
+use mydocker::cgroup::Cgroup;
 use mydocker::cli::{self, Command};
+use mydocker::container::Container;
+use mydocker::image::Images;
+use mydocker::layers::Layers;
+use mydocker::namespaces::Namespaces;
+use mydocker::network::Net;
 use mydocker::plan::Room;
-use mydocker::{cgroup::Cgroup, container::Container, layers::Layers, namespaces::Namespaces, network::Net};
-use mydocker::{process::Process, rootfs::Rootfs, security::Security};
+use mydocker::process::Process;
+use mydocker::rootfs::Rootfs;
+use mydocker::security::Security;
+use mydocker::volume::Volumed;
 use std::process::ExitCode;
 
-const ROOMS: &[&dyn Room] = &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Security, &Net, &Container];
+const ROOMS: &[&dyn Room] =
+    &[&Namespaces, &Process, &Cgroup, &Rootfs, &Layers, &Volumed, &Images, &Security, &Net, &Container];
 
+#[rustfmt::skip]
 const COMMANDS: &[Command] = &[
     cli::RUN,
-    cli::DOCTOR,
-    cli::CREATE,
-    cli::START,
-    cli::STOP,
-    cli::RESTART,
-    cli::KILL,
-    cli::WAIT,
-    cli::RM,
-    cli::PS,
-    cli::LOGS,
-    cli::INSPECT,
-    cli::PAUSE,
-    cli::UNPAUSE,
-    cli::RENAME,
-    cli::UPDATE,
-    cli::CONTAINER,
-    cli::EXEC,
-    cli::ATTACH,
-    cli::CP,
-    cli::TOP,
-    cli::STATS,
-    cli::NETWORK,
-    cli::PORT,
+    cli::VOLUME,
+    cli::IMAGES, cli::IMAGE, cli::TAG, cli::RMI, cli::HISTORY, cli::COMMIT, cli::DIFF, cli::EXPORT,
+    cli::IMPORT, cli::SAVE, cli::LOAD,
+    cli::DOCTOR, cli::CREATE, cli::START, cli::STOP, cli::RESTART, cli::KILL, cli::WAIT, cli::RM, cli::PS,
+    cli::LOGS, cli::INSPECT, cli::PAUSE, cli::UNPAUSE, cli::RENAME, cli::UPDATE, cli::CONTAINER,
+    cli::EXEC, cli::ATTACH, cli::TOP, cli::STATS,
+    cli::NETWORK, cli::PORT,
 ];
 
 fn main() -> ExitCode {

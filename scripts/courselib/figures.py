@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 from html import escape
 
 from . import course, hosts
@@ -72,12 +70,10 @@ def verb(options):
         if chapter.number not in RUNS:
             continue
         path = chapter.folder / "figure.svg"
-        with tempfile.TemporaryDirectory() as place:
-            job = {"figure": chapter.number, "program": str(course.program(chapter, folder)), "out": f"{place}/svg"}
-            if hosts.enter(["inside", json.dumps(job)]):
-                status = 1
-                continue
-            text = pathlib.Path(job["out"]).read_text(encoding="utf-8")
+        failed, text = hosts.enter({"figure": chapter.number, "program": str(course.program(chapter, folder))})
+        if failed:
+            status = 1
+            continue
         name = course.relative(path)
         if not options.check:
             path.write_text(text, encoding="utf-8")
@@ -106,22 +102,20 @@ def differ(old, new):
 
 def inside(job):
     """In the private host: runs it, and draws what the engine tells."""
-    # It may lie below the old /tmp.
-    with open(job["out"], "w", encoding="utf-8") as out:
-        hosts.furnish(job["program"])
-        lines, full = RUNS[job["figure"]]
-        environment = {**os.environ, "PATH": "/tmp/bin:" + os.environ["PATH"]}
-        environment.pop("MYDOCKER_ROOT", None)
-        for line in lines:
-            ran = subprocess.run(["bash", "-c", line], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 stdin=subprocess.DEVNULL, text=True)  # fmt: skip
-            if ran.returncode and line == lines[-1]:
-                raise course.Failure(f"`{line}`: {ran.stderr.strip()}")
-        steps = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("{")]
-        subprocess.run(["bash", "-c", "mydocker rm -f web"], env=environment, stderr=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-        ours = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("uts", "pid", "mnt", "ipc", "net", "cgroup")}
-        out.write(draw(job["figure"], lines[-1], steps, full, ours))
+    hosts.furnish(job)
+    lines, full = RUNS[job["figure"]]
+    environment = {**os.environ, "PATH": "/tmp/bin:" + os.environ["PATH"]}
+    environment.pop("MYDOCKER_ROOT", None)
+    for line in lines:
+        ran = subprocess.run(["bash", "-c", line], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             stdin=subprocess.DEVNULL, text=True)  # fmt: skip
+        if ran.returncode and line == lines[-1]:
+            raise course.Failure(f"`{line}`: {ran.stderr.strip()}")
+    steps = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("{")]
+    subprocess.run(["bash", "-c", "mydocker rm -f web"], env=environment, stderr=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    ours = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("uts", "pid", "mnt", "ipc", "net", "cgroup")}
+    hosts.give_back(job, draw(job["figure"], lines[-1], steps, full, ours))
     return 0
 
 

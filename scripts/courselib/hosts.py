@@ -16,6 +16,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 from .course import Failure
@@ -41,15 +42,23 @@ UNSHARE = [
 ]  # fmt: skip
 
 
-def enter(words):
-    """Runs `scripts/chapters WORDS` in there; its exit status."""
+def enter(job):
+    """Does `job` in there (`scripts/chapters inside`): its exit status, and the text that it gives back."""
     made = [folder for folder in STATE if not os.path.isdir(folder)]
     for folder in made:
         os.makedirs(folder, 0o711)
+    # A file without a place: in there, every place is read-only.
+    back = os.memfd_create("back")
     try:
-        program = pathlib.Path(__file__).resolve().parents[1] / "chapters"
-        return subprocess.run([*UNSHARE, sys.executable, str(program), *words]).returncode
+        with tempfile.TemporaryDirectory(prefix="mydocker-page-", dir="/var/tmp") as disk:
+            program = pathlib.Path(__file__).resolve().parents[1] / "chapters"
+            words = ["inside", json.dumps({**job, "back": back, "disk": disk})]
+            status = subprocess.run([*UNSHARE, sys.executable, str(program), *words], pass_fds=[back]).returncode
+        with os.fdopen(os.dup(back), "rb") as file:
+            file.seek(0)
+            return status, file.read().decode()
     finally:
+        os.close(back)
         for folder in made:
             try:
                 os.rmdir(folder)
@@ -57,11 +66,23 @@ def enter(words):
                 pass  # somebody else uses it by now
 
 
-def furnish(program):
+def give_back(job, text):
+    """The text, to who has called `enter`."""
+    with os.fdopen(os.dup(job["back"]), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def furnish(job):
     """Makes the namespaces a host: mounts, lo, name, numbers; the working directory is LAB."""
+    program = job["program"]
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     binary = os.open(program, os.O_RDONLY)
+    protect()
+    # On a disk, unlike the others: pages in memory would be counted by the cgroup that writes them.
+    subprocess.run(["mount", "--bind", job["disk"], "/var/tmp"], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,rw", "/var/tmp"], check=True)
     for folder in [*STATE, "/tmp"]:
+        os.makedirs(folder, 0o711, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0711", "tmpfs", folder], check=True)
     os.chmod("/tmp", 0o1777)
     os.makedirs("/tmp/bin")
@@ -83,6 +104,30 @@ def furnish(program):
         except OSError:
             pass  # only for looks
     os.chdir(LAB)
+
+
+def protect():
+    """Makes the machine's own files read-only in here: a chapter whose containers share them may spoil none."""
+    # iptables has its lock in there.
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    kernels = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "binfmt_misc"}
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        left, right = line.split(" - ", 1)
+        at, options = left.split()[4:6]
+        if right.split()[0] in kernels or at == "/run":
+            continue
+        keep = [word for word in options.split(",") if word in ("nosuid", "nodev", "noexec")]
+        at = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), at)
+        changed = subprocess.run(["mount", "-o", ",".join(["remount", "bind", "ro", *keep]), at],
+                                 stderr=subprocess.PIPE, text=True)  # fmt: skip
+        if changed.returncode and at == "/":
+            raise Failure(f"/ cannot be made read-only for the page: {changed.stderr.strip()}")
+    try:
+        pathlib.Path("/etc/mydocker-page").touch()
+    except OSError:
+        return
+    os.remove("/etc/mydocker-page")
+    raise Failure("/etc can still be written to: no page is run here")
 
 
 def as_init(work):

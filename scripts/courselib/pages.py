@@ -42,7 +42,10 @@ def verb(options):
             "show": options.show,
             "write": options.write,
         }
-        status |= hosts.enter(["inside", json.dumps(job)])
+        failed, written = hosts.enter(job)
+        status |= failed
+        if written:
+            page.write_text(written, encoding="utf-8")
     return 1 if status else 0
 
 
@@ -54,7 +57,7 @@ def inside(options):
         if "figure" in job:
             return figures.inside(job)
         page = Page(pathlib.Path(job["page"]), job)
-        hosts.furnish(job["program"])
+        hosts.furnish(job)
         return page.run()
 
     return hosts.as_init(work)
@@ -71,7 +74,7 @@ class Page:
         """Of each thing that was run or typed: (block, typed, the lines that came)."""
         self.serial = 0
         # All of this may lie below the old /tmp, which is out of sight in a moment.
-        self.file = path.open("r+" if job["write"] else "r", encoding="utf-8")
+        self.text = path.read_text(encoding="utf-8")
         self.terminal = pathlib.Path(__file__).with_name("terminal.py").read_text(encoding="utf-8")
 
     def say(self, text):
@@ -248,15 +251,12 @@ class Page:
 
     def write(self, wrong):
         """Puts what came into the page."""
-        text = self.file.read().split("\n")
+        text = self.text.split("\n")
         for typed, came, _ in sorted(wrong, key=lambda one: -one[0].line):
             first = getattr(typed, "first", typed.line + 1) - 1
             text[first:first + len(typed.shown)] = came
             self.say(f"{self.name}:{first + 1}: written: {len(came)} lines")
-        self.file.seek(0)
-        self.file.truncate()
-        self.file.write("\n".join(text))
-        self.file.flush()
+        hosts.give_back(self.job, "\n".join(text))
 
 
 def lines(text):

@@ -4,6 +4,7 @@
 use crate::support::{Done, Engine, Guard, Running, kernel};
 use std::cell::OnceCell;
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,7 @@ struct Dialect {
 
 impl Subject {
     pub fn new(binary: &Path, extra: &[&'static str]) -> Option<Self> {
-        let engine = Engine::of(binary)?;
+        let engine = Engine::of_any(binary)?;
         Some(Self { engine, extra: extra.to_vec(), dialect: OnceCell::new() })
     }
 
@@ -157,6 +158,13 @@ impl Subject {
     pub fn run_any(&self, ways: &[&[&str]], command: &[&str]) -> Finding<Done> {
         first_known(ways.iter().map(|flags| self.run(flags, command)))
     }
+}
+
+/// `Wrong`, if the command's files are the host's: a check that is going to spoil files asks this first.
+pub fn needs_own_root(running: &Running) -> Finding {
+    let identity = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let theirs = identity(&format!("/proc/{}/root/", running.pid));
+    expect(theirs.is_some() && theirs != identity("/"), || "its files are the host's".to_string())
 }
 
 /// A program that is not ours may run helpers in the new namespaces before the command; their words are not the

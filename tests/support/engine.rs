@@ -50,6 +50,14 @@ impl Engine {
         Self::open().map(|engine| Self { keeps: true, ..engine })
     }
 
+    /// Another binary, which may be one without walls, or a broken one: the machine's own files are read-only for it.
+    pub fn of_any(binary: &Path) -> Option<Self> {
+        let mut engine = Self::of(binary)?;
+        engine.host.protect().inspect_err(|why| skip(&format!("no safe place to try programs in: {why}"))).ok()?;
+        engine.variables.push(("TMPDIR".to_string(), engine.folder().display().to_string()));
+        Some(engine)
+    }
+
     /// Another binary.
     pub fn of(binary: &Path) -> Option<Self> {
         let host = PrivateHost::enter().inspect_err(|why| skip(why)).ok()?;
