@@ -24,7 +24,7 @@ const COMMANDS: &[Command] = &[
     cli::IMAGES, cli::IMAGE, cli::TAG, cli::RMI, cli::HISTORY, cli::COMMIT, cli::DIFF, cli::EXPORT,
     cli::IMPORT, cli::SAVE, cli::LOAD,
     cli::DOCTOR, cli::CREATE, cli::START, cli::STOP, cli::RESTART, cli::KILL, cli::WAIT, cli::RM, cli::PS,
-    cli::LOGS, cli::INSPECT, cli::PAUSE, cli::UNPAUSE, cli::RENAME, cli::UPDATE, cli::CONTAINER,
+    cli::LOGS, cli::INSPECT, cli::PAUSE, cli::UNPAUSE, cli::RENAME, cli::UPDATE, cli::CONTAINER, cli::EVENTS,
 ];
 
 fn main() -> ExitCode {
