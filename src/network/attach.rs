@@ -9,12 +9,14 @@ use super::store::{self, Network};
 use super::trouble::{Trouble, op};
 use super::wish::{Attachment, Wish};
 use super::{links, names, ports, setup};
-use crate::plan::{Phase, Plan, Spec, Told, Undo};
+use crate::plan::{Phase, Plan, Spec, Step, Told, Undo};
 use anyhow::{Result, bail};
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// What the steps find out and the later ones need. The sockets that keep the ports live as long as this does: as
@@ -23,10 +25,23 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub struct Endpoint {
     addresses: Mutex<Vec<(usize, Ipv4Addr)>>,
     ports: Mutex<Vec<(Published, OwnedFd)>>,
+    /// Ports of a container that runs, which its engine keeps.
+    kept: Vec<Published>,
     inside: OnceLock<Netlink>,
 }
 
 impl Endpoint {
+    /// Of a container that runs, and has published `kept`.
+    pub fn again(kept: Vec<Published>) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
+    pub fn learn(&self, number: usize, address: Ipv4Addr) {
+        if let Ok(mut addresses) = self.addresses.lock() {
+            addresses.push((number, address));
+        }
+    }
+
     pub fn address(&self, number: usize) -> Option<Ipv4Addr> {
         self.addresses.lock().ok()?.iter().find(|one| one.0 == number).map(|one| one.1)
     }
@@ -38,7 +53,8 @@ impl Endpoint {
     }
 
     pub fn published(&self) -> Vec<Published> {
-        self.ports.lock().map(|ports| ports.iter().map(|one| one.0.clone()).collect()).unwrap_or_default()
+        let reserved = self.ports.lock().map(|ports| ports.iter().map(|one| one.0.clone()).collect::<Vec<_>>());
+        reserved.unwrap_or_default().into_iter().chain(self.kept.iter().cloned()).collect()
     }
 
     fn inside(&self) -> Result<&Netlink, Errno> {
@@ -52,7 +68,7 @@ pub fn mark(id: &str) -> String {
 }
 
 /// The names of one pair: the host's end bears the container's id, and a digit per network.
-fn link_names(id: &str, number: usize) -> (String, String) {
+pub fn link_names(id: &str, number: usize) -> (String, String) {
     (format!("ve{}{number:x}", id.get(..12).unwrap_or(id)), format!("eth{number}"))
 }
 
@@ -62,33 +78,38 @@ pub fn plan(spec: &Spec, wish: &Wish, plan: &mut Plan) -> Result<()> {
     for attachment in &wish.attachments {
         let (network, on_disk) = setup::find(&spec.dirs, &attachment.network)?;
         check_address(attachment, &network)?;
-        setup::plan(&spec.dirs, &network, on_disk, plan);
+        setup::plan(&spec.dirs, &network, on_disk, false, plan);
         networks.push(network);
     }
     // A network that goes nowhere has no ports on the host either.
     let way_out = networks.iter().position(|network| !network.internal);
     let publish: &[_] = if way_out.is_some() { &wish.publish } else { &[] };
-    ports::reserve(publish, &endpoint, plan);
+    ports::reserve(&spec.dirs, publish, &endpoint, plan);
     for (number, (network, attachment)) in networks.iter().zip(&wish.attachments).enumerate() {
-        lease(spec, wish, network, attachment, number, &endpoint, plan);
+        lease(spec, wish, network, attachment, number, way_out == Some(number), &endpoint, plan);
     }
-    hosts(spec, wish, &networks, &endpoint, plan)?;
-    inside(&endpoint, plan);
+    hosts(spec, wish, 0..networks.len(), &endpoint, plan)?;
+    inside(spec, &endpoint, plan);
     for (number, network) in networks.iter().enumerate() {
         pair(spec, network, number, wish.attachments[number].mac, &endpoint, plan);
     }
     names::plan(spec, wish, &networks, plan);
     if let Some(number) = way_out {
-        route(&networks[number], &endpoint, plan);
+        route(&networks[number], false, &endpoint, plan);
         if !publish.is_empty() {
             let link = link_names(spec.id.as_str(), number).0;
-            ports::publish(spec, publish, &networks[number].bridge, &link, &endpoint, plan);
+            ports::publish(spec, publish, &networks[number].bridge, &link, number, &endpoint, plan);
         }
     }
     Ok(())
 }
 
-fn check_address(attachment: &Attachment, network: &Network) -> Result<()> {
+/// The container's own copy of a lease.
+pub fn record(spec: &Spec, network: &str) -> PathBuf {
+    spec.folder().join(format!("lease-{network}"))
+}
+
+pub fn check_address(attachment: &Attachment, network: &Network) -> Result<()> {
     let Some(ip) = attachment.ip else { return Ok(()) };
     if !network.is_host(ip) {
         bail!("--ip: `{ip}` is not an address for a host in `{}` of network `{}`", network.subnet, network.name);
@@ -104,17 +125,20 @@ fn word(number: usize) -> String {
     if number == 0 { "ADDRESS".to_string() } else { format!("ADDRESS{number}") }
 }
 
-fn lease(
+/// Leases an address. `carries`: the container's published ports lead over this network.
+#[expect(clippy::too_many_arguments, reason = "each is one fact about the endpoint")]
+pub fn lease<'a>(
     spec: &Spec,
     wish: &Wish,
     network: &Network,
     attachment: &Attachment,
     number: usize,
+    carries: bool,
     endpoint: &Arc<Endpoint>,
-    plan: &mut Plan,
-) {
+    plan: &'a mut Plan,
+) -> &'a mut Step {
     let leases = network.leases(&spec.dirs);
-    let record = spec.folder().join(format!("lease-{}", network.name));
+    let record = record(spec, &network.name);
     let told = Told::new(word(number));
     let guess = attachment.ip.or_else(|| ipam::free(network, &ipam::names(&leases)));
     let guess = guess.map_or("none is free".to_string(), |ip| ip.to_string());
@@ -136,19 +160,19 @@ fn lease(
     let (wanted, mac, path) = (attachment.ip, attachment.mac, record.clone());
     let op = op("linkat", [format!("{}/${}", leases.display(), told.name())], shell, move |_| {
         let mut new = new.clone();
-        new.published = if number == 0 { endpoint.published() } else { vec![] };
+        new.published = if carries { endpoint.published() } else { vec![] };
         let mac = |ip| mac_text(mac.unwrap_or_else(|| store::mac_of(ip)));
         let address = ipam::claim(&dirs, &network_, wanted, new, &path, mac);
         let address = address.map_err(|errno| no_address(errno, &network_, wanted))?;
         teller.tell(address.to_string());
-        endpoint.addresses.lock().map_err(|_| Errno::EDEADLK)?.push((number, address));
+        endpoint.learn(number, address);
         Ok(())
     });
     plan.add(Phase::Host, format!("lease.{}", network.name), op)
         .why("An address is a file that can be made only once: of fifty who want it, one gets it.")
         .look(format!("ls {}", leases.display()))
         .tells(&told)
-        .undo(Undo::ReleaseLease { leases, record });
+        .undo(Undo::ReleaseLease { leases, record })
 }
 
 fn no_address(errno: Errno, network: &Network, wanted: Option<Ipv4Addr>) -> Trouble {
@@ -164,20 +188,12 @@ fn no_address(errno: Errno, network: &Network, wanted: Option<Ipv4Addr>) -> Trou
 }
 
 /// `/etc/hosts` gets a line per address, as the container's own name for itself.
-fn hosts(spec: &Spec, wish: &Wish, networks: &[Network], endpoint: &Arc<Endpoint>, plan: &mut Plan) -> Result<()> {
+pub fn hosts(spec: &Spec, wish: &Wish, numbers: Range<usize>, endpoint: &Arc<Endpoint>, plan: &mut Plan) -> Result<()> {
     if spec.rootfs().is_none() {
         return Ok(());
     }
-    let mut extra = String::new();
-    for (name, address) in &wish.hosts {
-        let gateway = networks.first().map(|network| network.gateway.into());
-        if let Some(address) = address.or(gateway) {
-            extra.push_str(&format!("{address}\t{name}\n"));
-        }
-    }
-    for (address, names) in links::hosts(wish, spec)? {
-        extra.push_str(&format!("{address}\t{}\n", names.join(" ")));
-    }
+    // What the user has said stands there since the start.
+    let extra = if numbers.start == 0 { said_hosts(spec, wish)? } else { String::new() };
     let path = spec.folder().join("hosts");
     let hostname = spec.oci.hostname().clone().unwrap_or_else(|| spec.id.short().to_string());
     let names = match spec.oci.domainname() {
@@ -185,10 +201,10 @@ fn hosts(spec: &Spec, wish: &Wish, networks: &[Network], endpoint: &Arc<Endpoint
         None => hostname,
     };
     let shell = format!("echo \"$ADDRESS {names}\" >> {}", path.display());
-    let (count, endpoint, file) = (networks.len(), Arc::clone(endpoint), path.clone());
+    let (endpoint, file) = (Arc::clone(endpoint), path.clone());
     let op = op("write", [path.display().to_string()], shell, move |_| {
         use std::io::Write;
-        let lines = (0..count).filter_map(|number| endpoint.address(number)).map(|ip| format!("{ip}\t{names}\n"));
+        let lines = numbers.clone().filter_map(|number| endpoint.address(number)).map(|ip| format!("{ip}\t{names}\n"));
         let mut hosts = std::fs::OpenOptions::new().append(true).open(&file)?;
         Ok(hosts.write_all((extra.clone() + &lines.collect::<String>()).as_bytes())?)
     });
@@ -198,8 +214,24 @@ fn hosts(spec: &Spec, wish: &Wish, networks: &[Network], endpoint: &Arc<Endpoint
     Ok(())
 }
 
+/// The lines of `--add-host` and `--link`.
+fn said_hosts(spec: &Spec, wish: &Wish) -> Result<String> {
+    let mut text = String::new();
+    let gateway = || Some(setup::find(&spec.dirs, &wish.attachments.first()?.network).ok()?.0.gateway.into());
+    for (name, address) in &wish.hosts {
+        if let Some(address) = address.or_else(gateway) {
+            text.push_str(&format!("{address}\t{name}\n"));
+        }
+    }
+    for (address, names) in links::hosts(wish, spec)? {
+        text.push_str(&format!("{address}\t{}\n", names.join(" ")));
+    }
+    Ok(text)
+}
+
 /// A netlink socket belongs to the network namespace in which it was opened.
-fn inside(endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+pub fn inside(spec: &Spec, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+    let (networks, folder) = (spec.dirs.root.join("networks"), spec.folder());
     let endpoint = Arc::clone(endpoint);
     let op =
         op("setns", ["/proc/$PID/ns/net", "CLONE_NEWNET"], "nsenter -t $PID -n sh   # for $IP below", move |stage| {
@@ -209,11 +241,12 @@ fn inside(endpoint: &Arc<Endpoint>, plan: &mut Plan) {
         });
     plan.add(Phase::Beside, "inside", op)
         .why("Into the container's network namespace for a moment, to open a netlink socket that stays there.")
-        .look("ls -l /proc/$PID/ns/net");
+        .look("ls -l /proc/$PID/ns/net")
+        .undo(Undo::LeaveNetworks { networks, folder });
 }
 
 /// The pair, its host end as a port of the bridge, and the container's end with its address.
-fn pair(
+pub fn pair(
     spec: &Spec,
     network: &Network,
     number: usize,
@@ -273,12 +306,18 @@ fn address_steps(name: &str, eth: &str, number: usize, prefix: u8, endpoint: &Ar
         .look("nsenter -t $PID -n ip -br link");
 }
 
-fn route(network: &Network, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+/// `another`: it may have a way out already, which stays.
+pub fn route(network: &Network, another: bool, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
     let (gateway, shared) = (network.gateway, Arc::clone(endpoint));
     let shell = format!("nsenter -t $PID -n ip route add default via {gateway}");
-    let op = op("sendto", ["RTM_NEWROUTE".to_string(), "default".into(), gateway.to_string()], shell, move |_| {
-        Ok(shared.inside()?.add_default_route(gateway)?)
-    });
+    let op =
+        op("sendto", ["RTM_NEWROUTE".to_string(), "default".into(), gateway.to_string()], shell, move |_| match shared
+            .inside()?
+            .add_default_route(gateway)
+        {
+            Err(Errno::EEXIST) if another => Ok(()),
+            other => Ok(other?),
+        });
     plan.add(Phase::Beside, "route", op)
         .why("Everything that is not on the bridge goes to the host, which knows the way.")
         .look("nsenter -t $PID -n ip route");

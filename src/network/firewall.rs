@@ -13,14 +13,15 @@
 //!
 //! Look: `iptables-save | grep -i mydocker`
 
-use super::publish::Published;
+use super::publish::{Protocol, Published};
 use super::store::Network;
-use crate::plan::{iptables_restore, iptables_save};
+use crate::plan::{Dirs, iptables_restore, iptables_save};
 use crate::sys;
 use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 /// What marks the jumps from the tables' own chains into ours.
 const JUMP: &str = "mydocker:jump";
@@ -121,18 +122,29 @@ pub fn preview(networks: &[Network]) -> String {
     text(networks, &[])
 }
 
-/// Writes the rules of `networks`, under the lock that we share with every engine of this root.
+/// Writes the rules of `networks`; `lock` is the one that all engines of this host share, and is let go.
 pub fn install(networks: &[Network], lock: &fs::File) -> io::Result<()> {
-    lock.lock()?;
     let there = iptables_save()?;
     let done = iptables_restore(&text(networks, &there));
     lock.unlock()?;
     done
 }
 
+/// Where a network keeps what takes its rules out again.
+pub fn removal_file(dirs: &Dirs, network: &Network) -> PathBuf {
+    network.folder(dirs).join("remove.rules")
+}
+
+/// The lines that take the rules of `network` out again, and touch nothing else.
+pub fn removal(network: &Network) -> String {
+    let one = std::slice::from_ref(network);
+    ["raw", "nat", "filter"].iter().fold(String::new(), |text, table| {
+        text + &format!("*{table}\n{}COMMIT\n", rules(table, one).replace("-A MYDOCKER", "-D MYDOCKER"))
+    })
+}
+
 /// Takes all of ours out again: the jumps, then the chains. The user's chain stays if something is in it.
 pub fn uninstall(lock: &fs::File) -> io::Result<()> {
-    lock.lock()?;
     let there = iptables_save()?;
     let mut text = String::new();
     for table in ["raw", "nat", "filter"] {
@@ -140,10 +152,10 @@ pub fn uninstall(lock: &fs::File) -> io::Result<()> {
         if !lines().any(|line| line.starts_with(":MYDOCKER-")) {
             continue;
         }
-        let _ = writeln!(text, "*{table}");
         if lines().any(|line| is_anothers(line, &[])) {
             continue;
         }
+        let _ = writeln!(text, "*{table}");
         let user = lines().any(|line| line.starts_with("-A MYDOCKER-USER "));
         for line in lines().filter(|line| line.contains(JUMP) && !(user && line.contains("-j MYDOCKER-USER"))) {
             let _ = writeln!(text, "{}", line.replacen("-A ", "-D ", 1));
@@ -209,9 +221,21 @@ pub fn publish(verb: &str, mark: &str, address: Ipv4Addr, ports: &[Published]) -
     text
 }
 
+/// What lines that [`publish`] has made lead in.
+pub fn published(text: &str) -> Vec<Published> {
+    let one = |line: &str| {
+        let after = |flag: &str| line.split(' ').skip_while(|word| *word != flag).nth(1);
+        let ip = after("-d").map_or(Some(Ipv4Addr::UNSPECIFIED), |ip| ip.parse().ok())?;
+        let chain = if ip.is_loopback() { "MYDOCKER-LOCAL" } else { "MYDOCKER-DNAT" };
+        let (host_port, protocol) = (after("--dport")?.parse().ok()?, Protocol::parse(after("-p")?)?);
+        let port = after("--to-destination")?.rsplit_once(':')?.1.parse().ok()?;
+        line.contains(chain).then_some(Published { ip, host_port, port, protocol })
+    };
+    text.lines().filter_map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::publish::Protocol;
     use super::super::store::Wishes;
     use super::*;
 
@@ -258,5 +282,8 @@ mod tests {
         assert!(of([127, 0, 0, 1]).contains("-A MYDOCKER-LOCAL -d 127.0.0.1 -p tcp"));
         assert_eq!(of([0, 0, 0, 0]).matches("-A ").count(), 2);
         assert!(!of([192, 0, 2, 1]).contains("MYDOCKER-LOCAL"));
+        for ip in [[127, 0, 0, 1], [0, 0, 0, 0], [192, 0, 2, 1]] {
+            assert_eq!(published(&of(ip)), [port(ip)], "read again");
+        }
     }
 }

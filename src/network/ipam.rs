@@ -2,8 +2,9 @@
 //! the same address one gets it. It names its container; when nobody holds that container's journal locked any more,
 //! the address is free again, without anyone having given it back.
 
-use super::publish::Published;
-use super::store::Network;
+use super::join::first_process;
+use super::publish::{Publish, Published};
+use super::store::{self, Network};
 use crate::plan::{Dirs, Id, has_owner};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -37,9 +38,9 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Whether its owner lives.
+    /// Whether its owner lives: its engine, or, if that was killed, the container alone.
     pub fn is_held(&self, dirs: &Dirs) -> bool {
-        Id::parse(&self.container).is_some_and(|id| has_owner(dirs, &id))
+        Id::parse(&self.container).is_some_and(|id| has_owner(dirs, &id) || first_process(dirs, &id).is_some())
     }
 }
 
@@ -61,6 +62,22 @@ pub fn of(dirs: &Dirs, network: &Network, id: &Id) -> Option<Lease> {
     let copy = read(&dirs.container(id).join(format!("lease-{}", network.name))).ok()?;
     let lease = read(&network.leases(dirs).join(copy.address.to_string())).ok()?;
     (lease.container == id.as_str()).then_some(lease)
+}
+
+/// Whether a container that has lost its engine, and with it the socket that kept the port, still publishes `port` where
+/// `wanted` wants to.
+pub fn publishes(dirs: &Dirs, wanted: &Publish, port: u16) -> bool {
+    let same = |one: &Published| {
+        let there = one.ip == wanted.ip || one.ip.is_unspecified() || wanted.ip.is_unspecified();
+        there && (one.host_port, one.protocol) == (port, wanted.protocol)
+    };
+    let orphan = |lease: &Lease| {
+        let id = Id::parse(&lease.container);
+        id.is_some_and(|id| !has_owner(dirs, &id) && first_process(dirs, &id).is_some())
+    };
+    let networks = store::list(dirs);
+    let mut leases = networks.iter().flat_map(|network| leases(dirs, network));
+    leases.any(|lease| lease.published.iter().any(same) && orphan(&lease))
 }
 
 fn read(path: &Path) -> io::Result<Lease> {
@@ -122,15 +139,19 @@ fn take_over(
         };
         if dead {
             (lease.address, lease.mac) = (address, mac(address));
-            write(record, lease).map_err(errno)?;
-            // A link over the old name in one move: a second name first, then renamed.
-            let next = folder.join(format!(".{}", lease.container));
-            fs::hard_link(record, &next).map_err(errno)?;
-            fs::rename(&next, &path).map_err(errno)?;
+            rewrite(folder, record, lease).map_err(errno)?;
             return Ok(address);
         }
     }
     Err(if wanted.is_some() { Errno::EADDRINUSE } else { Errno::ENOSPC })
+}
+
+/// Writes `lease` over what its address's file says, in one move: a second name first, then renamed.
+pub fn rewrite(folder: &Path, record: &Path, lease: &Lease) -> io::Result<()> {
+    write(record, lease)?;
+    let next = folder.join(format!(".{}", lease.container));
+    fs::hard_link(record, &next)?;
+    fs::rename(&next, folder.join(lease.address.to_string()))
 }
 
 /// The first address that nobody has.

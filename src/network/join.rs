@@ -5,7 +5,7 @@
 
 use super::trouble::op;
 use super::wish::Mode;
-use crate::plan::{Dirs, Header, Id, Op, Phase, Plan, Spec, has_owner};
+use crate::plan::{Dirs, Id, Op, Phase, Plan, Spec, boot_id, start_time};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
@@ -41,22 +41,20 @@ pub fn find(dirs: &Dirs, name: &str) -> Result<Id> {
     }
 }
 
-/// The child of the engine that holds the container's journal.
+/// The first process of container `id`, if it runs: the state file names it, the kernel says whether it is still that
+/// one. Its monitor may have been killed; the container lives on, and so do its addresses.
 pub fn first_process(dirs: &Dirs, id: &Id) -> Option<u32> {
-    if !has_owner(dirs, id) {
-        return None;
+    #[derive(serde::Deserialize)]
+    struct State {
+        pid: u32,
+        start_time: u64,
+        boot_id: String,
     }
-    let journal = fs::read_to_string(dirs.run.join("journal").join(id.as_str())).ok()?;
-    let header: Header = serde_json::from_str(journal.lines().next()?).ok()?;
-    let engine = header.pid;
-    let children = fs::read_to_string(format!("/proc/{engine}/task/{engine}/children")).ok()?;
-    // Others of its children, if it has any at the moment, are in its own PID namespace.
-    let pids = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let ours = pids(engine)?;
-    children
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .find(|pid| pids(*pid).is_some_and(|theirs| theirs != ours))
+    let text = fs::read_to_string(dirs.running(id).join("state")).ok()?;
+    let mut lines = text.lines();
+    let state: State = serde_json::from_str(lines.next()?).ok()?;
+    let lives = lines.next().is_none() && start_time(state.pid) == Some(state.start_time) && state.start_time != 0;
+    (lives && state.boot_id == boot_id()).then_some(state.pid)
 }
 
 /// Opened on the host, where the path means something; joined by the child.

@@ -1,10 +1,12 @@
-//! What `mydocker network …` does to networks: made, listed, removed, repaired. Words in and out are the front's.
+//! What `mydocker network …` does to networks: made, listed, removed, repaired; each as steps, or as the undo list of
+//! its making. Words in and out are the front's.
 
 use super::ipam::{self, Lease};
 use super::netlink::{self, Netlink};
 use super::store::{self, DEFAULT, Network, Wishes};
+use super::trouble::op;
 use super::{firewall, join, setup};
-use crate::plan::Dirs;
+use crate::plan::{Dirs, Entry, MARK, Phase, Plan, Undo, When};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::net::Ipv4Addr;
@@ -37,8 +39,8 @@ pub fn find(dirs: &Dirs, name: &str) -> Result<Seen> {
     }
 }
 
-/// Makes a network, on disk and in the kernel: its id. If the kernel refuses, nothing of it is left.
-pub fn create(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<String> {
+/// The steps that make a network, on disk and in the kernel, and its id.
+pub fn plan_create(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<(Plan, String)> {
     let taken = ["none", "host", "default", "container"];
     if crate::plan::Name::parse(name).is_err() || taken.contains(&name) {
         bail!("`{}` cannot be the name of a network", name.escape_debug());
@@ -47,99 +49,88 @@ pub fn create(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<String> {
         bail!("network with name {name} already exists");
     }
     let network = setup::draft(dirs, name, wishes)?;
-    network.save_new(dirs).with_context(|| format!("network {name}"))?;
-    raise(dirs, &network).inspect_err(|_| {
-        if let Err(error) = remove(dirs, &see(dirs, network.clone())) {
-            log::warn!("{error:#}");
-        }
+    let plan = Plan::on_host("network", |plan| {
+        setup::plan(dirs, &network, false, true, plan);
+        Ok(())
     })?;
-    Ok(network.id)
+    Ok((plan, network.id))
 }
 
-/// Makes what of `network` the kernel does not have.
-fn raise(dirs: &Dirs, network: &Network) -> Result<()> {
-    if !setup::is_up(network) {
-        setup::make(network).map_err(|trouble| anyhow!("{trouble}"))?;
-        let (netlink, link) = (Netlink::here()?, netlink::index(&network.bridge)?);
-        netlink.set_alias(link, &network.mark())?;
-        let gateway = ipnetwork::Ipv4Network::new(network.gateway, network.subnet.prefix())?;
-        match netlink.add_address(link, gateway) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-            Err(errno) => bail!("cannot give {gateway} to `{}`: {}", network.bridge, errno.desc()),
-        }
-    }
-    if !network.internal {
-        setup::forward_if_off(dirs).context("net.ipv4.ip_forward")?;
-    }
-    if !firewall::is_installed(network) {
-        setup::mend(dirs, &store::list(dirs))?;
-    }
-    Ok(())
-}
-
-/// Removes a network that nobody is on: bridge, rules, files; with the last one forwarding as well.
-pub fn remove(dirs: &Dirs, seen: &Seen) -> Result<()> {
+/// What removes a network that nobody is on, in the order in which it was made: files, bridge, rules. Afterwards
+/// [`after_removal`].
+pub fn removal(dirs: &Dirs, seen: &Seen) -> Result<Vec<Entry>> {
     let Seen { network, leases } = seen;
     if let Some(lease) = leases.first() {
         let who = lease.name.as_deref().unwrap_or(lease.container.get(..12).unwrap_or_default());
         bail!("network {} has active endpoints: {who} ({})", network.name, lease.address);
     }
-    if let Ok(netlink) = Netlink::here()
-        && let Some(link) = netlink.links()?.iter().find(|link| link.name == network.bridge)
-        && link.kind == "bridge"
-        && link.mac == network.bridge_mac()
-    {
-        netlink.delete(link.index).with_context(|| format!("cannot delete the bridge `{}`", network.bridge))?;
-    }
-    fs::remove_dir_all(network.folder(dirs)).with_context(|| format!("network {}", network.name))?;
-    let rest = store::list(dirs);
-    let lock = setup::firewall_lock(dirs)?;
-    if rest.is_empty() {
-        firewall::uninstall(&lock)?;
-        setup::forward_back(dirs).context("net.ipv4.ip_forward")?;
-    } else {
-        firewall::install(&rest, &lock)?;
+    let rules = firewall::removal_file(dirs, network);
+    fs::write(&rules, firewall::removal(network)).with_context(|| format!("cannot write `{}`", rules.display()))?;
+    let entry = |step: &str, undo| Entry { step: format!("network.{step}.{}", network.name), when: When::End, undo };
+    Ok(vec![
+        entry("create", Undo::RemoveTree { path: network.folder(dirs) }),
+        entry("bridge", Undo::RemoveBridge { name: network.bridge.clone(), mark: network.mark() }),
+        entry("rules", Undo::RemoveRules { rules }),
+    ])
+}
+
+/// With the last network of a data root our chains go too, unless another data root uses them.
+pub fn after_removal(dirs: &Dirs) -> Result<()> {
+    if store::list(dirs).is_empty() {
+        firewall::uninstall(&setup::firewall_lock()?)?;
     }
     Ok(())
 }
 
-/// Removes every network of the user's that nobody is on: their names.
-pub fn prune(dirs: &Dirs) -> Result<Vec<String>> {
-    let unused = |seen: &Seen| seen.leases.is_empty() && seen.network.name != DEFAULT;
-    let mut names = Vec::new();
-    for seen in list(dirs).into_iter().filter(unused) {
-        remove(dirs, &seen)?;
-        names.push(seen.network.name);
-    }
-    Ok(names)
+/// The networks of the user's that nobody is on.
+pub fn unused(dirs: &Dirs) -> Vec<Seen> {
+    list(dirs).into_iter().filter(|seen| seen.leases.is_empty() && seen.network.name != DEFAULT).collect()
 }
 
-/// Makes the kernel agree with what is on disk again, and deletes links of ours whose container is dead.
-pub fn repair(dirs: &Dirs) -> Result<Vec<String>> {
-    let mut done = Vec::new();
+/// The steps that make the kernel agree with what is on disk again, and delete links of ours whose container is dead;
+/// and what they do, in words.
+pub fn plan_repair(dirs: &Dirs) -> Result<(Plan, Vec<String>)> {
     let networks = store::list(dirs);
-    for network in &networks {
-        if !setup::is_up(network) {
-            done.push(format!("bridge {} of network {}", network.bridge, network.name));
+    let mut done = Vec::new();
+    let plan = Plan::on_host("network", |plan| {
+        for network in &networks {
+            if !setup::is_up(network) {
+                done.push(format!("bridge {} of network {}", network.bridge, network.name));
+            }
+            setup::plan(dirs, network, true, false, plan);
         }
-        raise(dirs, network)?;
-    }
-    if !networks.is_empty() {
-        setup::mend(dirs, &networks)?;
-        done.push(format!("rules of {} networks", networks.len()));
-    }
+        if !networks.is_empty() {
+            let (root, all) = (dirs.clone(), networks.clone());
+            let shell = "iptables-save; iptables-restore --noflush --wait   # what is missing";
+            let op = op("execve", ["iptables-restore"], shell, move |_| Ok(setup::mend(&root, &all)?));
+            plan.add(Phase::Host, "mend", op)
+                .why("The rules of every network, and the ports of every container that lives.")
+                .look("iptables-save | grep mydocker");
+            done.push(format!("rules of {} networks", networks.len()));
+        }
+        for link in dead_links(dirs, &networks)? {
+            let (name, shell) = (link.clone(), format!("ip link del {link}"));
+            let op = op("sendto", ["RTM_DELLINK".to_string(), link.clone()], shell, move |_| {
+                Ok(Netlink::here()?.delete(netlink::index(&name)?)?)
+            });
+            plan.add(Phase::Host, format!("delete.{link}"), op).why("Its container is dead.");
+            done.push(format!("link {link}, whose container is dead"));
+        }
+        Ok(())
+    })?;
+    Ok((plan, done))
+}
+
+/// Ports of our bridges that no living lease speaks of.
+fn dead_links(dirs: &Dirs, networks: &[Network]) -> Result<Vec<String>> {
     let living: Vec<_> =
         networks.iter().flat_map(|network| ipam::living(dirs, network)).map(|lease| lease.link).collect();
-    let netlink = Netlink::here()?;
     let bridges: Vec<_> = networks.iter().filter_map(|network| netlink::index(&network.bridge).ok()).collect();
-    for link in netlink.links()? {
+    let dead = |link: &netlink::Link| {
         let port = link.master.is_some_and(|master| bridges.contains(&master));
-        if port && link.alias.starts_with("mydocker:") && !living.contains(&link.name) {
-            netlink.delete(link.index)?;
-            done.push(format!("link {}, whose container is dead", link.name));
-        }
-    }
-    Ok(done)
+        port && link.alias.starts_with(MARK) && !living.contains(&link.name)
+    };
+    Ok(Netlink::here()?.links()?.into_iter().filter(dead).map(|link| link.name).collect())
 }
 
 /// The published ports of a container, as `80/tcp -> 0.0.0.0:8080`.

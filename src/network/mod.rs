@@ -7,6 +7,7 @@
 //! Try it without us: `ip link add v0 type veth peer name eth0 netns $PID; ip link set v0 master br0 up`
 
 mod attach;
+mod connect;
 mod firewall;
 mod ipam;
 mod join;
@@ -16,6 +17,7 @@ mod names;
 mod netlink;
 mod ports;
 mod publish;
+mod resolver;
 mod setup;
 mod show;
 mod store;
@@ -28,8 +30,10 @@ use clap::{Arg, ArgAction, ArgMatches};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use wish::{Mode, Wish};
 
-pub use manage::{Seen, create, find, list, ports, prune, remove, repair};
+pub use connect::{Connect, plan_connect, plan_disconnect};
+pub use manage::{Seen, after_removal, find, list, plan_create, plan_repair, ports, removal, unused};
 pub use store::{DEFAULT, Network, Wishes};
+pub use wish::domain;
 
 /// The room.
 pub struct Net;

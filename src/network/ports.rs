@@ -1,17 +1,17 @@
 //! The steps that keep ports of the host for the container and lead packets to it.
 
 use super::attach::Endpoint;
-use super::firewall;
 use super::netlink::{self, Netlink};
 use super::publish::{self, Publish, Published};
 use super::trouble::{Trouble, op};
-use crate::plan::{Phase, Plan, Spec, Told, Undo, iptables_restore};
+use super::{firewall, ipam};
+use crate::plan::{Dirs, Phase, Plan, Spec, Told, Undo, iptables_restore};
 use nix::errno::Errno;
 use std::fs;
 use std::sync::Arc;
 
 /// Reserves every port; nothing is sent anywhere yet.
-pub fn reserve(ports: &[Publish], endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+pub fn reserve(dirs: &Dirs, ports: &[Publish], endpoint: &Arc<Endpoint>, plan: &mut Plan) {
     for (number, publish) in ports.iter().enumerate() {
         let Publish { ip, host, port, protocol } = publish;
         let fixed = host.and_then(|(first, last)| (first == last).then_some(first));
@@ -19,8 +19,10 @@ pub fn reserve(ports: &[Publish], endpoint: &Arc<Endpoint>, plan: &mut Plan) {
         let shown = fixed.map_or(format!("$PORT{number}"), |port| port.to_string());
         let shell = format!("# bind {ip}:{shown}/{protocol}, without listening");
         let (wanted, endpoint, teller) = (publish.clone(), Arc::clone(endpoint), told.clone());
+        let dirs = dirs.clone();
         let op = op("bind", [ip.to_string(), shown.clone(), protocol.to_string()], shell, move |_| {
-            let (host_port, socket) = publish::reserve(&wanted).map_err(|errno| why_not(&wanted, errno))?;
+            let taken = |port| ipam::publishes(&dirs, &wanted, port);
+            let (host_port, socket) = publish::reserve(&wanted, taken).map_err(|errno| why_not(&wanted, errno))?;
             if let Some(teller) = &teller {
                 teller.tell(host_port.to_string());
             }
@@ -53,7 +55,16 @@ fn why_not(publish: &Publish, errno: Errno) -> Trouble {
 }
 
 /// Leads the packets in, when the address is known. Beside the child: starting `iptables-restore` takes milliseconds.
-pub fn publish(spec: &Spec, ports: &[Publish], bridge: &str, link: &str, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+/// `number`: which of the container's addresses it is.
+pub fn publish(
+    spec: &Spec,
+    ports: &[Publish],
+    bridge: &str,
+    link: &str,
+    number: usize,
+    endpoint: &Arc<Endpoint>,
+    plan: &mut Plan,
+) {
     if ports.iter().any(|port| port.ip.is_unspecified() || port.ip.is_loopback()) {
         let path = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
         let op = crate::plan::Op::set(std::path::Path::new(&path), "1");
@@ -98,7 +109,7 @@ pub fn publish(spec: &Spec, ports: &[Publish], bridge: &str, link: &str, endpoin
     let rules = spec.folder().join("published.rules");
     let (endpoint, path) = (Arc::clone(endpoint), rules.clone());
     let op = op("execve", std::iter::once("iptables-restore".to_string()).chain(lines), shell, move |_| {
-        let address = endpoint.address(0).ok_or(Errno::EADDRNOTAVAIL)?;
+        let address = endpoint.address(number).ok_or(Errno::EADDRNOTAVAIL)?;
         let ports = endpoint.published();
         // The way back first.
         fs::write(&path, firewall::publish("-D", &mark, address, &ports))?;

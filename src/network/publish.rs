@@ -17,7 +17,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
             "tcp" => Some(Self::Tcp),
             "udp" => Some(Self::Udp),
@@ -129,17 +129,19 @@ fn range(flag: &str, text: &str, ports: &str) -> Result<(u16, u16)> {
 }
 
 /// Binds one of the ports that will do: the port, and the socket that keeps it. EADDRINUSE: none is free;
-/// EADDRNOTAVAIL: the host has no such address.
-pub fn reserve(publish: &Publish) -> Result<(u16, OwnedFd), Errno> {
-    let (first, last) = publish.host.unwrap_or((0, 0));
-    let mut result = Err(Errno::EADDRINUSE);
-    for port in first..=last {
-        result = crate::sys::bind_port(publish.protocol as u8, publish.ip, port);
-        if !matches!(result, Err(Errno::EADDRINUSE)) {
-            break;
+/// EADDRNOTAVAIL: the host has no such address. `taken`: a container has it whose engine, and so its socket, is gone.
+pub fn reserve(publish: &Publish, taken: impl Fn(u16) -> bool) -> Result<(u16, OwnedFd), Errno> {
+    // Of the ephemeral ones a few may be such a container's.
+    const TRIES: u16 = 8;
+    let wanted: Vec<u16> = publish.host.map_or(vec![0; TRIES.into()], |(first, last)| (first..=last).collect());
+    for port in wanted {
+        match crate::sys::bind_port(publish.protocol as u8, publish.ip, port) {
+            Ok((port, _)) if taken(port) => {}
+            Err(Errno::EADDRINUSE) => {}
+            other => return other,
         }
     }
-    result
+    Err(Errno::EADDRINUSE)
 }
 
 #[cfg(test)]

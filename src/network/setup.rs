@@ -2,16 +2,17 @@
 //! again by every later start, and mended if another tool or a reboot has taken something away.
 
 use super::firewall;
-use super::netlink::{self, Netlink, Route};
+use super::netlink::{self, Link, Netlink, Route};
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::{Trouble, op};
-use crate::plan::{Dirs, Phase, Plan};
+use crate::plan::{Dirs, FORWARD_WAS_OFF, MARK, Phase, Plan, Undo};
 use anyhow::{Context, Result, bail};
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -26,6 +27,10 @@ pub fn find(dirs: &Dirs, name: &str) -> Result<(Network, bool)> {
         other => other?,
     };
     match known {
+        // Its addresses were chosen for it; while it was down another data root, or a VPN, may have come to use them.
+        Some(network) if name == DEFAULT && !is_up(&network) && !fits(dirs, &network) => {
+            Ok((Network { id: network.id, ..draft(dirs, DEFAULT, Wishes::default())? }, false))
+        }
         Some(network) => Ok((network, true)),
         None if name == DEFAULT => Ok((draft(dirs, DEFAULT, Wishes::default())?, false)),
         None => match store::list(dirs)
@@ -39,52 +44,96 @@ pub fn find(dirs: &Dirs, name: &str) -> Result<(Network, bool)> {
     }
 }
 
-/// A network that is not there yet: a subnet that no route of the host uses, the MTU of the default route.
+/// A network that is not there yet: a subnet that no route of the host uses, the MTU of the default route, and a bridge
+/// whose name no other data root has.
 pub fn draft(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<Network> {
-    let netlink = Netlink::here().context("cannot ask the kernel for its routes")?;
-    let links = netlink.links().context("cannot ask the kernel for its links")?;
-    let routes = netlink.routes().context("cannot ask the kernel for its routes")?;
+    let (links, routes) = host()?;
     let link = |route: &Route| links.iter().find(|link| Some(link.index) == route.link);
     let way_out = routes.iter().find(|route| route.to.prefix() == 0).and_then(link);
     let mtu = way_out.map_or(1500, |link| link.mtu);
     let named = |route: &Route| (route.clone(), link(route).map(|link| link.name.clone()).unwrap_or_default());
     let routes: Vec<_> = routes.iter().map(named).collect();
-    Network::new(name, wishes, &routes, mtu, &store::list(dirs))
+    let others: Vec<_> = store::list(dirs).into_iter().filter(|other| other.name != name).collect();
+    let mut network = Network::new(name, wishes, &routes, mtu, &others)?;
+    if name == DEFAULT {
+        // The default network of a second data root is beside the first one's: `mydocker1`.
+        let another = |name: &String| links.iter().any(|link| link.name == *name && is_anothers(link, &network));
+        let free = (0..1000).map(store::default_bridge).find(|name| !another(name));
+        network.bridge = free.context("every name from mydocker0 to mydocker999 is the bridge of another data root")?;
+    }
+    Ok(network)
 }
 
-/// The steps that make `network` be there; none, if it is.
-pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, plan: &mut Plan) {
+fn host() -> Result<(Vec<Link>, Vec<Route>)> {
+    let netlink = Netlink::here().context("cannot ask the kernel for its routes")?;
+    let links = netlink.links().context("cannot ask the kernel for its links")?;
+    let routes = netlink.routes().context("cannot ask the kernel for its routes")?;
+    Ok((links, routes))
+}
+
+/// Whether this link is the bridge of a network of ours, and not of this one.
+fn is_anothers(link: &Link, network: &Network) -> bool {
+    link.kind == "bridge" && link.alias.starts_with(MARK) && !link.alias.starts_with(&network.mark())
+}
+
+/// Whether the kernel could have `network` as it is on disk.
+fn fits(dirs: &Dirs, network: &Network) -> bool {
+    let Ok((links, routes)) = host() else { return true };
+    let name_is_free = !links.iter().any(|link| link.name == network.bridge && is_anothers(link, network));
+    let own = links.iter().find(|link| link.name == network.bridge).map(|link| link.index);
+    let used = |route: &&Route| route.link != own && route.to.prefix() > 1 && route.to.overlaps(network.subnet);
+    // Containers that live keep their addresses.
+    name_is_free && routes.iter().find(used).is_none() || !super::ipam::living(dirs, network).is_empty()
+}
+
+/// The steps that make `network` be there; none, if it is. `undone`: whoever asks wants it gone again if a later step
+/// fails (`network create`); what a container has made on its way stays.
+pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &mut Plan) {
     let name = &network.name;
+    let undo = |undo: Undo| Some(undo).filter(|_| undone);
     if !on_disk {
-        let (path, drafted, dirs) = (network.folder(dirs).join("network.json"), network.clone(), dirs.clone());
-        let shell = format!("mkdir -p {}   # and its network.json", network.leases(&dirs).display());
-        let op = op("linkat", [path.display().to_string()], shell, move |_| match drafted.save_new(&dirs) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => same(&drafted, &dirs),
+        let (path, drafted) = (network.folder(dirs).join("network.json"), network.clone());
+        let shell = format!("mkdir -p {}   # and its network.json", network.leases(dirs).display());
+        let root = dirs.clone();
+        let op = op("linkat", [path.display().to_string()], shell, move |_| match drafted.save_new(&root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !undone => replaced(&drafted, &root),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Trouble::new(Errno::EEXIST, format!("network with name {} already exists", drafted.name)))
+            }
             other => other.map_err(Trouble::from),
         });
-        plan.add(Phase::Host, format!("create.{name}"), op)
-            .why(format!("The network's first use: {} is a subnet that no route of this host uses.", network.subnet))
-            .look("mydocker network inspect bridge");
+        let step = plan.add(Phase::Host, format!("create.{name}"), op);
+        step.why(format!("The network's first use: {} is a subnet that no route of this host uses.", network.subnet))
+            .look(format!("mydocker network inspect {name}"));
+        step.undo = undo(Undo::RemoveTree { path: network.folder(dirs) });
     }
     if !is_up(network) {
-        bridge(network, plan);
+        bridge(network, undone, plan);
     }
-    if !network.internal && fs::read_to_string(FORWARD).is_ok_and(|value| value.trim() == "0") {
-        let note = dirs.root.join("networks/ip_forward");
-        let op = op("write", [FORWARD, "1"], format!("echo 1 > {FORWARD}"), move |_| Ok(forward(&note)?));
+    if !network.internal && forwarding_is_off() {
+        let this = network.clone();
+        let alias = format!("ip link set {} alias '{}{FORWARD_WAS_OFF}'", network.bridge, network.mark());
+        let op = op("write", [FORWARD, "1"], format!("{alias}; echo 1 > {FORWARD}"), move |_| Ok(forward(&this)?));
         plan.add(Phase::Host, format!("forward.{name}"), op)
             .why("A machine hands packets from one card to another only if it is told to; the last network puts it back.")
             .look("sysctl net.ipv4.ip_forward");
     }
-    if !firewall::is_installed(network) {
-        rules(dirs, network, plan);
+    if undone || !firewall::is_installed(network) {
+        let step = rules(dirs, network, plan);
+        step.undo = undo(Undo::RemoveRules { rules: firewall::removal_file(dirs, network) });
     }
 }
 
-/// Two first starts at once have had the same thought, or one of them must think again.
-fn same(drafted: &Network, dirs: &Dirs) -> Result<(), Trouble> {
+fn forwarding_is_off() -> bool {
+    fs::read_to_string(FORWARD).is_ok_and(|value| value.trim() == "0")
+}
+
+/// Somebody has written it down before us: two first starts at once have had the same thought, or one of them must think
+/// again. A network that no longer fits gives way.
+fn replaced(drafted: &Network, dirs: &Dirs) -> Result<(), Trouble> {
     match store::load(dirs, &drafted.name) {
         Ok(Some(there)) if there.subnet == drafted.subnet && there.bridge == drafted.bridge => Ok(()),
+        Ok(Some(there)) if !is_up(&there) && !fits(dirs, &there) => Ok(drafted.replace(dirs)?),
         _ => Err(Trouble::new(
             Errno::EEXIST,
             format!("the network `{}` was just made by another; try again", drafted.name),
@@ -102,24 +151,28 @@ pub fn is_up(network: &Network) -> bool {
     })
 }
 
-fn bridge(network: &Network, plan: &mut Plan) {
+fn bridge(network: &Network, undone: bool, plan: &mut Plan) {
     let Network { name, bridge, mtu, .. } = network;
     let mac = mac_text(network.bridge_mac());
-    let shell = format!("ip link add {bridge} address {mac} mtu {mtu} up type bridge");
+    let shell = format!(
+        "ip link add {bridge} address {mac} mtu {mtu} up type bridge; ip link set {bridge} alias {}",
+        network.mark()
+    );
     let this = network.clone();
     let op1 = op("sendto", ["RTM_NEWLINK".into(), bridge.clone(), "bridge".into(), mac], shell, move |_| make(&this));
-    plan.add(Phase::Host, format!("bridge.{name}"), op1)
-        .why("A switch made of software: every container of the network is plugged into it.")
-        .look(format!("ip -d link show {bridge}"));
-    let alias = network.mark();
-    let (link, text) = (bridge.clone(), alias.clone());
-    let op2 = op("sendto", ["RTM_SETLINK", bridge, &alias], format!("ip link set {bridge} alias {alias}"), move |_| {
-        Ok(Netlink::here()?.set_alias(netlink::index(&link)?, &text)?)
-    });
-    plan.add(Phase::Host, format!("bridge-alias.{name}"), op2).why("Whoever finds it can see whose it is.");
+    let step = plan.add(Phase::Host, format!("bridge.{name}"), op1);
+    step.why(
+        "A switch made of software: every container of the network is plugged into it. Its alias says whose it is.",
+    )
+    .look(format!("ip -d link show {bridge}"));
+    step.undo = undone.then(|| Undo::RemoveBridge { name: bridge.clone(), mark: network.mark() });
     let gateway = Ipv4Network::new(network.gateway, network.subnet.prefix()).unwrap_or(network.subnet);
     let (link, shell) = (bridge.clone(), format!("ip addr add {gateway} dev {bridge}"));
+    let this = network.clone();
     let op3 = op("sendto", ["RTM_NEWADDR".to_string(), bridge.clone(), gateway.to_string()], shell, move |_| {
+        // Two data roots may have thought of the same subnet at the same moment.
+        let _lock = firewall_lock()?;
+        still_free(&this)?;
         match Netlink::here()?.add_address(netlink::index(&link)?, gateway) {
             Err(Errno::EEXIST) => Ok(()),
             other => Ok(other?),
@@ -130,16 +183,28 @@ fn bridge(network: &Network, plan: &mut Plan) {
         .look(format!("ip addr show {bridge}"));
 }
 
-/// Makes the bridge. One that is there and has our hardware address is ours, half made; any other is a stranger's.
-pub fn make(network: &Network) -> Result<(), Trouble> {
+/// Makes the bridge. One that is there and has our mark, or our hardware address and no mark, is ours, half made; any
+/// other is a stranger's.
+fn make(network: &Network) -> Result<(), Trouble> {
     let netlink = Netlink::here()?;
     match netlink.add_bridge(&network.bridge, network.mtu, network.bridge_mac()) {
+        Ok(()) => return Ok(netlink.set_alias(netlink::index(&network.bridge)?, &network.mark())?),
         Err(Errno::EEXIST) => {}
-        other => return Ok(other?),
+        Err(errno) => return Err(errno.into()),
     }
     let there = netlink.links()?.into_iter().find(|link| link.name == network.bridge);
+    let half_made = |link: &Link| link.alias.is_empty() && link.mac == network.bridge_mac();
     match there {
-        Some(link) if link.kind == "bridge" && link.mac == network.bridge_mac() => Ok(netlink.set_up(link.index)?),
+        Some(link) if link.kind == "bridge" && (link.alias.starts_with(&network.mark()) || half_made(&link)) => {
+            if link.alias.is_empty() {
+                netlink.set_alias(link.index, &network.mark())?;
+            }
+            Ok(netlink.set_up(link.index)?)
+        }
+        Some(link) if is_anothers(&link, network) => Err(Trouble::new(
+            Errno::EEXIST,
+            format!("the bridge `{}` was just made by another data root; try again", link.name),
+        )),
         Some(link) => {
             let kind = if link.kind.is_empty() { "card" } else { &link.kind };
             let words = format!(
@@ -152,38 +217,53 @@ pub fn make(network: &Network) -> Result<(), Trouble> {
     }
 }
 
-/// Switches forwarding on; the note says that it was off, and is there before.
-pub fn forward(note: &PathBuf) -> std::io::Result<()> {
-    fs::write(note, "0\n")?;
-    fs::write(FORWARD, "1")
-}
-
-/// Switches forwarding on, unless it is.
-pub fn forward_if_off(dirs: &Dirs) -> std::io::Result<()> {
-    match fs::read_to_string(FORWARD)?.trim() {
-        "0" => forward(&dirs.root.join("networks/ip_forward")),
-        _ => Ok(()),
+fn still_free(network: &Network) -> Result<(), Trouble> {
+    let netlink = Netlink::here()?;
+    let (routes, own) = (netlink.routes()?, netlink::index(&network.bridge).ok());
+    let used = |route: &&Route| route.link != own && route.to.prefix() > 1 && route.to.overlaps(network.subnet);
+    match routes.iter().find(used) {
+        None => Ok(()),
+        Some(route) => Err(Trouble::new(
+            Errno::EADDRINUSE,
+            format!(
+                "`{}` of network `{}` has come into use on this host (`{}`); try again",
+                network.subnet, network.name, route.to
+            ),
+        )),
     }
 }
 
-/// Puts forwarding back as it was, if it was we who switched it on.
-pub fn forward_back(dirs: &Dirs) -> std::io::Result<()> {
-    let note = dirs.root.join("networks/ip_forward");
-    if note.exists() {
-        fs::write(FORWARD, "0")?;
-        fs::remove_file(note)?;
+/// Switches forwarding on; the bridge's alias says before that it was off.
+fn forward(network: &Network) -> io::Result<()> {
+    if forwarding_is_off() {
+        let alias = format!("{}{FORWARD_WAS_OFF}", network.mark());
+        Netlink::here()?.set_alias(netlink::index(&network.bridge)?, &alias)?;
+        fs::write(FORWARD, "1")?;
     }
     Ok(())
 }
 
-/// The lock under which this root's engines read the tables and write them again.
-pub fn firewall_lock(dirs: &Dirs) -> std::io::Result<fs::File> {
-    fs::DirBuilder::new().recursive(true).mode(0o711).create(&dirs.run)?;
-    let path = dirs.run.join("firewall.lock");
-    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+/// The lock under which engines of all data roots read the tables and write them again: the tables are the host's.
+pub fn firewall_lock() -> io::Result<fs::File> {
+    const PATH: &str = "/run/mydocker-firewall.lock";
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(PATH)?;
+    let end = Instant::now() + PATIENCE;
+    while file.try_lock().is_err() {
+        if Instant::now() > end {
+            return Err(io::Error::other(format!(
+                "another engine has held `{PATH}` for {} seconds (`fuser {PATH}` names it)",
+                PATIENCE.as_secs()
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(file)
 }
 
-fn rules(dirs: &Dirs, network: &Network, plan: &mut Plan) {
+fn rules<'a>(dirs: &Dirs, network: &Network, plan: &'a mut Plan) -> &'a mut crate::plan::Step {
     let mut all: Vec<_> = store::list(dirs).into_iter().filter(|one| one.name != network.name).collect();
     all.push(network.clone());
     let shell = format!("iptables-restore --noflush --wait <<'END'\n{}END", firewall::preview(&all));
@@ -193,16 +273,17 @@ fn rules(dirs: &Dirs, network: &Network, plan: &mut Plan) {
         if !all.iter().any(|one| one.name == this.name) {
             all.push(this.clone());
         }
+        fs::write(firewall::removal_file(&dirs, &this), firewall::removal(&this))?;
         Ok(mend(&dirs, &all)?)
     });
     plan.add(Phase::Host, format!("rules.{}", network.name), op)
         .why("What leaves gets the host's address; what comes in does so only as an answer, or by a published port.")
-        .look("iptables-save | grep MYDOCKER");
+        .look("iptables-save | grep MYDOCKER")
 }
 
 /// Writes the rules of all networks that are up, and the ports of all living containers that have lost theirs.
-pub fn mend(dirs: &Dirs, networks: &[Network]) -> std::io::Result<()> {
-    firewall::install(networks, &firewall_lock(dirs)?)?;
+pub fn mend(dirs: &Dirs, networks: &[Network]) -> io::Result<()> {
+    firewall::install(networks, &firewall_lock()?)?;
     let there = crate::plan::iptables_save()?;
     for network in networks {
         for lease in super::ipam::living(dirs, network).into_iter().filter(|lease| !lease.published.is_empty()) {

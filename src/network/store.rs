@@ -12,12 +12,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-/// The network that containers join if nobody says otherwise, and its bridge.
+/// The network that containers join if nobody says otherwise.
 pub const DEFAULT: &str = "bridge";
-const DEFAULT_BRIDGE: &str = "mydocker0";
+
+/// Its bridge: `mydocker0` on most hosts.
+pub fn default_bridge(number: u32) -> String {
+    format!("mydocker{number}")
+}
 
 /// A network. Unknown fields of a newer version survive in `rest`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,7 +81,7 @@ impl Network {
         let id = crate::plan::Id::random()?.to_string();
         let bridge = match (name, wishes.options.get("com.docker.network.bridge.name")) {
             (_, Some(bridge)) => link_name(bridge)?,
-            (DEFAULT, None) => DEFAULT_BRIDGE.to_string(),
+            (DEFAULT, None) => default_bridge(0),
             _ => format!("md-{}", &id[..12]),
         };
         let mtu = match wishes.options.get("com.docker.network.driver.mtu") {
@@ -151,6 +155,21 @@ impl Network {
         let fill = |mut file: &fs::File| file.write_all(&text).map_err(|_| nix::errno::Errno::last());
         crate::sys::open_tmpfile_and_link(dir, c"network.json", Mode::from_bits_truncate(0o600), fill)?;
         Ok(())
+    }
+
+    /// Writes it over what was there.
+    pub fn replace(&self, dirs: &Dirs) -> std::io::Result<()> {
+        let path = self.folder(dirs).join("network.json");
+        let new = path.with_extension("new");
+        let mut options = fs::OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?
+            .write_all(&serde_json::to_vec_pretty(self)?)?;
+        fs::rename(new, path)
     }
 }
 

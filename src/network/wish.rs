@@ -167,7 +167,8 @@ fn plain(flag: &str, text: &str) -> Result<String> {
     Ok(text.to_string())
 }
 
-fn domain(flag: &str, text: &str) -> Result<String> {
+/// A name of a container, or a domain.
+pub fn domain(flag: &str, text: &str) -> Result<String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if !text.bytes().all(good) {
         bail!("{flag}: `{}` is not a name of letters, digits, `-`, `_` and `.`", text.escape_debug());

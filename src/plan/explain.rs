@@ -121,6 +121,12 @@ pub fn narrate_json(step: &Step, child: Option<Pid>, result: Option<Result<(), E
 /// would repeat, the container's id and folder, stands once at the top.
 pub fn dry_run(plan: &Plan, spec: &Spec) -> String {
     let folder = spec.folder().display().to_string();
+    let script = dry_run_on_host(plan).replace(&folder, "$BOX").replace(spec.id.as_str(), "$ID");
+    format!("ID={}\nBOX={}\n{script}", spec.id, folder.replace(spec.id.as_str(), "$ID"))
+}
+
+/// The same for a plan that is about no container.
+pub fn dry_run_on_host(plan: &Plan) -> String {
     let mut script = String::new();
     let mut phase = None;
     for step in plan.steps() {
@@ -140,6 +146,5 @@ pub fn dry_run(plan: &Plan, spec: &Spec) -> String {
             script.push_str(&format!("{}\n", undo.shell()));
         }
     }
-    let script = script.replace(&folder, "$BOX").replace(spec.id.as_str(), "$ID");
-    format!("ID={}\nBOX={}\n{script}", spec.id, folder.replace(spec.id.as_str(), "$ID"))
+    script
 }

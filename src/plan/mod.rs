@@ -15,8 +15,9 @@ mod op;
 mod spec;
 mod step;
 mod undo;
+mod undo_network;
 
-pub use explain::{Narrator, dry_run, narrate_json};
+pub use explain::{Narrator, dry_run, dry_run_on_host, narrate_json};
 pub use failpoint::{Failpoint, Fault};
 pub use iptables::{iptables_restore, iptables_save, remove_rules};
 pub use journal::{
@@ -29,6 +30,7 @@ pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
 pub use step::{Child, Phase, Stage, Step, Told};
 pub use undo::{Undo, When};
+pub use undo_network::{FORWARD_WAS_OFF, MARK};
 
 use anyhow::Result;
 use nix::sched::CloneFlags;
@@ -171,6 +173,13 @@ impl Plan {
 
     fn childless() -> Plan {
         Plan { steps: vec![], namespaces: CloneFlags::empty(), into_cgroup: None, room: "engine" }
+    }
+
+    /// What `room` does on the host for itself, or to a container that runs: there is no clone.
+    pub fn on_host(room: &'static str, draw: impl FnOnce(&mut Plan) -> Result<()>) -> Result<Plan> {
+        let mut plan = Plan { room, ..Self::childless() };
+        draw(&mut plan)?;
+        Ok(plan)
     }
 
     fn ask(rooms: &[&dyn Room], draw: impl Fn(&dyn Room, &mut Plan) -> Result<()>) -> Result<Plan> {

@@ -1,6 +1,7 @@
 //! What takes a step back. Plain data, because it is written to the journal before the step is done and may be
 //! performed by another process, long after ours was killed. Every undo is idempotent: what is gone is passed over.
 
+use super::undo_network;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -45,6 +46,13 @@ pub enum Undo {
     RemoveRules { rules: PathBuf },
     /// Give back the address that `record` names, if it is still that container's in `leases`.
     ReleaseLease { leases: PathBuf, record: PathBuf },
+    /// Leave every network of which a lease is recorded in the container's folder: those that it has joined while it
+    /// ran stand in no journal of its engine's.
+    LeaveNetworks { networks: PathBuf, folder: PathBuf },
+    /// Leave one: delete the pair, give back the address, forget the record.
+    LeaveNetwork { leases: PathBuf, record: PathBuf },
+    /// Delete a bridge whose alias begins with `mark`; with the last of ours, put ip_forward back as it was.
+    RemoveBridge { name: String, mark: String },
 }
 
 impl Undo {
@@ -70,7 +78,10 @@ impl Undo {
                 Ok(text) => super::iptables::remove_rules(&text),
                 Err(error) => gone(Err(error)),
             },
-            Undo::ReleaseLease { leases, record } => release_lease(leases, record),
+            Undo::ReleaseLease { leases, record } => undo_network::release_lease(leases, record),
+            Undo::LeaveNetworks { networks, folder } => undo_network::leave_all(networks, folder),
+            Undo::LeaveNetwork { leases, record } => undo_network::leave(leases, record, true),
+            Undo::RemoveBridge { name, mark } => undo_network::remove_bridge(name, mark),
         }
     }
 
@@ -87,6 +98,17 @@ impl Undo {
             Undo::ReleaseLease { leases, record } => {
                 format!("rm {}/$(jq -r .address {})", leases.display(), record.display())
             }
+            Undo::LeaveNetworks { networks, folder } => format!(
+                "for r in {}/lease-*; do rm {}/${{r#*/lease-}}/leases/$(jq -r .address $r); done",
+                folder.display(),
+                networks.display()
+            ),
+            Undo::LeaveNetwork { leases, record } => format!(
+                "ip link del $(jq -r .link {0}); rm {1}/$(jq -r .address {0})",
+                record.display(),
+                leases.display()
+            ),
+            Undo::RemoveBridge { name, .. } => format!("ip link del {name}"),
         }
     }
 }
@@ -96,7 +118,7 @@ fn raw(error: &io::Error) -> Errno {
 }
 
 /// What is not there any more needs no removing.
-fn gone(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -126,30 +148,6 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// The kernel writes a space in a mount point as `\040`.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
-/// A lease is a file named by the address, and the container's folder holds a copy. Under the lock of the network,
-/// because a lease whose owner is dead may be taken over meanwhile.
-fn release_lease(leases: &Path, record: &Path) -> io::Result<()> {
-    let read = |path: &Path| match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str::<serde_json::Value>(&text).map(Some).map_err(io::Error::from),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    let Some(ours) = read(record)? else { return Ok(()) };
-    let Some(address) = ours["address"].as_str().and_then(|text| text.parse::<std::net::IpAddr>().ok()) else {
-        return Ok(());
-    };
-    let folder = match fs::File::open(leases) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    folder.lock()?;
-    let lease = leases.join(address.to_string());
-    if read(&lease)?.is_some_and(|there| there["container"] == ours["container"]) {
-        gone(fs::remove_file(&lease))?;
-    }
-    Ok(())
 }
 
 /// Removes a cgroup, first ending whatever is left in it. Only a cgroup that is named by a container's id comes here.

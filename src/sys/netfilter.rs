@@ -2,8 +2,9 @@
 //! two questions a few microseconds. Rules are only looked for, never read into meaning: the answer is bytes.
 
 use super::check;
+use super::netlink::{attribute, dump, finish};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::os::fd::AsRawFd;
 
 /// The rules of the table `name` as the old flavour keeps them (`iptables-legacy`, getsockopt IPT_SO_GET_ENTRIES).
@@ -52,73 +53,4 @@ pub fn nft_table(name: &str) -> Result<Vec<u8>, Errno> {
     attribute(&mut message, NFTA_RULE_TABLE, &[name.as_bytes(), b"\0"].concat());
     finish(&mut message);
     dump(SockProtocol::NetlinkNetFilter, &message)
-}
-
-/// Makes the bridge forget the port `name`, and the port hear nothing any more (`bridge link set`): at once, while
-/// deleting the link would wait for every processor. ENODEV: there is no such link.
-pub fn silence_bridge_port(name: &str) -> Result<(), Errno> {
-    const RTM_NEWLINK: u16 = 16;
-    const REQUEST_ACK: u16 = 1 | 4;
-    const IFLA_IFNAME: u16 = 3;
-    const IFLA_LINKINFO: u16 = 18;
-    const IFLA_INFO_SLAVE_DATA: u16 = 5;
-    // IFLA_BRPORT_LEARNING, _UNICAST_FLOOD, _FLUSH, _MCAST_FLOOD, _BCAST_FLOOD.
-    const OFF: [u16; 4] = [8, 9, 27, 30];
-    const FLUSH: u16 = 24;
-    let mut port = Vec::new();
-    OFF.iter().for_each(|kind| attribute(&mut port, *kind, &[0]));
-    attribute(&mut port, FLUSH, &[]);
-    let mut info = Vec::new();
-    attribute(&mut info, IFLA_INFO_SLAVE_DATA, &port);
-    let mut message = vec![0u8; 16 + 16];
-    message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
-    message[6..8].copy_from_slice(&REQUEST_ACK.to_ne_bytes());
-    attribute(&mut message, IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
-    attribute(&mut message, IFLA_LINKINFO, &info);
-    finish(&mut message);
-    dump(SockProtocol::NetlinkRoute, &message).map(drop)
-}
-
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    message.extend((value.len() as u16 + 4).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-}
-
-fn finish(message: &mut [u8]) {
-    let size = message.len() as u32;
-    message[..4].copy_from_slice(&size.to_ne_bytes());
-}
-
-/// Sends a request and collects what comes back, until the kernel says that it is done or that it has failed.
-fn dump(protocol: SockProtocol, message: &[u8]) -> Result<Vec<u8>, Errno> {
-    const NLMSG_ERROR: u16 = 2;
-    const NLMSG_DONE: u16 = 3;
-    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    send(netlink.as_raw_fd(), message, MsgFlags::empty())?;
-    let mut all = Vec::new();
-    let mut buffer = vec![0u8; 32 << 10];
-    loop {
-        let size = match recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(Errno::EINTR) => continue,
-            other => other?,
-        };
-        let mut rest = &buffer[..size];
-        while rest.len() >= 20 {
-            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-            match u16::from_ne_bytes([rest[4], rest[5]]) {
-                NLMSG_DONE => return Ok(all),
-                NLMSG_ERROR => match i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]) {
-                    0 => return Ok(all),
-                    error => return Err(Errno::from_raw(-error)),
-                },
-                _ => all.extend(&rest[16..length.clamp(16, rest.len())]),
-            }
-            rest = &rest[length.next_multiple_of(4).clamp(16, rest.len())..];
-        }
-        if size == 0 {
-            return Ok(all);
-        }
-    }
 }

@@ -1,12 +1,16 @@
-//! `mydocker network create|ls|inspect|rm|prune|repair`, and `mydocker port`.
+//! `mydocker network create|ls|inspect|rm|prune|connect|disconnect|repair`, and `mydocker port`.
 
-use super::{Command, Context, print};
-use crate::network::{self, Seen, Wishes};
+mod change;
+
+use super::run::telling_flags;
+use super::template::Template;
+use super::{Command, Context, print, string, strings};
+use crate::engine;
+use crate::network::{self, Seen};
 use crate::plan::Room;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::json;
-use std::collections::BTreeMap;
 
 pub const NETWORK: Command = Command { name: "network", about: "Manage networks", flags, act };
 
@@ -27,7 +31,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
     let names = |required| Arg::new("names").value_name("NETWORK").num_args(1..).required(required);
     let word = |name: &'static str, about: &'static str| clap::Command::new(name).about(about);
     command.subcommand_required(true).arg_required_else_help(true).subcommands([
-        word("create", "Create a network").args([
+        word("create", "Create a network").args(telling_flags()).args([
             Arg::new("driver")
                 .long("driver")
                 .short('d')
@@ -47,96 +51,62 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
             Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue).help("Only ids"),
             Arg::new("no-trunc").long("no-trunc").action(ArgAction::SetTrue).help("Whole ids"),
         ]),
-        word("inspect", "Show networks as JSON").arg(names(true)),
-        word("rm", "Remove networks").arg(names(true)),
+        word("inspect", "Show networks as JSON, or as the kernel has them wired").args([
+            Arg::new("format").long("format").short('f').value_name("FORMAT").help("json or a Go template"),
+            names(true),
+        ]),
+        word("rm", "Remove networks").visible_alias("remove").arg(names(true)),
         word("prune", "Remove all unused networks")
             .arg(Arg::new("force").short('f').long("force").action(ArgAction::SetTrue).help("Do not ask")),
-        word("repair", "Make the kernel's bridges and rules be as the networks want them"),
+        word("connect", "Connect a container to a network").args(telling_flags()).args([
+            Arg::new("ip").long("ip").value_name("IPv4").help("Address of the container"),
+            list("alias", "NAME").help("Another name of the container on that network"),
+            Arg::new("network").value_name("NETWORK").required(true),
+            super::container(),
+        ]),
+        word("disconnect", "Disconnect a container from a network")
+            .args(telling_flags())
+            .args([Arg::new("network").value_name("NETWORK").required(true), super::container()]),
+        word("repair", "Make the kernel's bridges and rules be as the networks want them").args(telling_flags()),
     ])
 }
 
 fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let Some((word, said)) = said.subcommand() else { bail!("network: which command?") };
     let dirs = &context.dirs;
-    let reads = matches!(word, "ls" | "inspect");
-    if !reads && !nix::unistd::geteuid().is_root() {
-        bail!("networks are made by root: try `sudo mydocker network {word} …`");
+    let dry = said.try_get_one::<bool>("dry-run").ok().flatten().copied().unwrap_or(false);
+    let reads = dry || matches!(word, "ls" | "inspect");
+    if !reads {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("networks are made by root: try `sudo mydocker network {word} …`");
+        }
+        engine::make_ready(dirs)?;
     }
     match word {
-        "create" => print(&format!("{}\n", create(context, said)?)),
+        "create" => change::create(context, said),
         "ls" => print(&table(&network::list(dirs), said.get_flag("quiet"), said.get_flag("no-trunc"))),
-        "inspect" => {
-            let names = said.get_many::<String>("names").into_iter().flatten();
-            let seen =
-                names.map(|name| network::find(dirs, name).map(|seen| inspect(&seen))).collect::<Result<Vec<_>>>()?;
-            print(&format!("{}\n", serde_json::to_string_pretty(&seen)?))
-        }
-        "rm" => {
-            let mut errors = Vec::new();
-            for name in said.get_many::<String>("names").into_iter().flatten() {
-                match network::find(dirs, name).and_then(|seen| network::remove(dirs, &seen)) {
-                    Ok(()) => drop(print(&format!("{name}\n"))?),
-                    Err(error) => errors.push(format!("{error:#}")),
-                }
-            }
-            if errors.is_empty() { Ok(0) } else { bail!("{}", errors.join("; ")) }
-        }
-        "prune" => {
-            let names = network::prune(dirs)?;
-            let list = names.iter().fold(String::new(), |text, name| text + name + "\n");
-            print(&if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{list}\n") })
-        }
-        _ => print(&network::repair(dirs)?.iter().fold(String::new(), |text, line| text + line + "\n")),
+        "inspect" => inspect_all(context, said),
+        "rm" => change::remove(context, said),
+        "prune" => change::prune(context, said),
+        "connect" => change::connect(context, said),
+        "disconnect" => change::disconnect(context, said),
+        _ => change::repair(context, said),
     }
 }
 
-fn create(context: &Context<'_>, said: &ArgMatches) -> Result<String> {
-    let string = |name: &str| said.get_one::<String>(name).map(String::as_str);
-    if let Some(driver) = string("driver").filter(|driver| *driver != "bridge") {
-        bail!("--driver: could not find plugin `{}`: there is only bridge", driver.escape_debug());
-    }
-    fn parsed<T: std::str::FromStr>(flag: &str, text: Option<&str>) -> Result<Option<T>> {
-        match text.map(str::parse) {
-            None => Ok(None),
-            Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(_)) => bail!("--{flag}: `{}` is not one", text.unwrap_or_default().escape_debug()),
+fn inspect_all(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let names = strings(said, "names");
+    let seen = names.map(|name| network::find(&context.dirs, name).map(|seen| inspect(&seen)));
+    let seen = seen.collect::<Result<Vec<_>>>()?;
+    match string(said, "format") {
+        None | Some("") => print(&format!("{}\n", serde_json::to_string_pretty(&seen)?)),
+        Some("json") => print(&format!("{}\n", serde_json::to_string(&seen)?)),
+        Some(format) => {
+            let template = Template::parse(format)?;
+            let lines = seen.iter().map(|one| Ok(template.render(one)? + "\n"));
+            print(&lines.collect::<Result<String>>()?)
         }
     }
-    let pairs = |name: &str| -> Result<BTreeMap<String, String>> {
-        let mut pairs = BTreeMap::new();
-        for text in said.get_many::<String>(name).into_iter().flatten() {
-            let (key, value) = text.split_once('=').unwrap_or((text, ""));
-            if key.is_empty() {
-                bail!("--{name}: `{}` is not of the form NAME=VALUE", text.escape_debug());
-            }
-            pairs.insert(key.to_string(), value.to_string());
-        }
-        Ok(pairs)
-    };
-    let mut aux = BTreeMap::new();
-    for (name, ip) in pairs("aux-address")? {
-        aux.extend(parsed("aux-address", Some(&ip))?.map(|ip| (name, ip)));
-    }
-    let cidr = |flag: &str| -> Result<Option<ipnetwork::Ipv4Network>> {
-        // `10.0.0.0` alone would be read as a /32.
-        match string(flag) {
-            Some(text) if !text.contains('/') => {
-                bail!("--{flag}: `{}` is not a subnet like 10.1.0.0/24", text.escape_debug())
-            }
-            Some(text) if text.contains("::") => bail!("--{flag}: `{}`: IPv6 is not supported", text.escape_debug()),
-            text => parsed(flag, text),
-        }
-    };
-    let wishes = Wishes {
-        subnet: cidr("subnet")?,
-        gateway: parsed("gateway", string("gateway"))?,
-        ip_range: cidr("ip-range")?,
-        aux,
-        internal: said.get_flag("internal"),
-        labels: pairs("label")?,
-        options: pairs("opt")?,
-    };
-    network::create(&context.dirs, string("name").unwrap_or_default(), wishes)
 }
 
 /// Docker's table, with the two networks that are no objects.

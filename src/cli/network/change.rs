@@ -1,0 +1,149 @@
+//! `mydocker network create|rm|prune|connect|disconnect|repair`: each a plan, told or shown like every other.
+
+use super::super::run::telling;
+use super::super::watch::Teller;
+use super::super::{Context, each, print, string, strings};
+use crate::container::find;
+use crate::engine;
+use crate::network::{self, Connect, Seen, Wishes};
+use crate::plan::{Plan, dry_run_on_host};
+use anyhow::{Result, bail};
+use clap::ArgMatches;
+use std::collections::BTreeMap;
+
+/// Performs a plan of the host's, or prints it (`--dry-run`).
+fn perform(context: &Context<'_>, said: &ArgMatches, plan: &Plan, word: &str) -> Result<u8> {
+    if said.get_flag("dry-run") {
+        return print(&dry_run_on_host(plan));
+    }
+    let mut teller = Teller::new(telling(said));
+    engine::operate(&context.dirs, plan, &mut teller, context.failpoint.clone(), || Ok(()))?;
+    print(word)
+}
+
+pub fn create(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let name = string(said, "name").unwrap_or_default();
+    let (plan, id) = network::plan_create(&context.dirs, name, wishes(said)?)?;
+    perform(context, said, &plan, &format!("{id}\n"))
+}
+
+fn wishes(said: &ArgMatches) -> Result<Wishes> {
+    let string = |name: &str| said.get_one::<String>(name).map(String::as_str);
+    if let Some(driver) = string("driver").filter(|driver| *driver != "bridge") {
+        bail!("--driver: could not find plugin `{}`: there is only bridge", driver.escape_debug());
+    }
+    fn parsed<T: std::str::FromStr>(flag: &str, text: Option<&str>) -> Result<Option<T>> {
+        match text.map(str::parse) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) => bail!("--{flag}: `{}` is not one", text.unwrap_or_default().escape_debug()),
+        }
+    }
+    let pairs = |name: &str| -> Result<BTreeMap<String, String>> {
+        let mut pairs = BTreeMap::new();
+        for text in said.get_many::<String>(name).into_iter().flatten() {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            if key.is_empty() {
+                bail!("--{name}: `{}` is not of the form NAME=VALUE", text.escape_debug());
+            }
+            pairs.insert(key.to_string(), value.to_string());
+        }
+        Ok(pairs)
+    };
+    let mut aux = BTreeMap::new();
+    for (name, ip) in pairs("aux-address")? {
+        aux.extend(parsed("aux-address", Some(&ip))?.map(|ip| (name, ip)));
+    }
+    let cidr = |flag: &str| -> Result<Option<ipnetwork::Ipv4Network>> {
+        // `10.0.0.0` alone would be read as a /32.
+        match string(flag) {
+            Some(text) if !text.contains('/') => {
+                bail!("--{flag}: `{}` is not a subnet like 10.1.0.0/24", text.escape_debug())
+            }
+            Some(text) if text.contains("::") => bail!("--{flag}: `{}`: IPv6 is not supported", text.escape_debug()),
+            text => parsed(flag, text),
+        }
+    };
+    Ok(Wishes {
+        subnet: cidr("subnet")?,
+        gateway: parsed("gateway", string("gateway"))?,
+        ip_range: cidr("ip-range")?,
+        aux,
+        internal: said.get_flag("internal"),
+        labels: pairs("label")?,
+        options: pairs("opt")?,
+    })
+}
+
+pub fn remove(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    Ok(each(strings(said, "names"), |name| {
+        take_away(context, &network::find(&context.dirs, name)?)?;
+        print(&format!("{name}\n")).map(drop)
+    }))
+}
+
+fn take_away(context: &Context<'_>, seen: &Seen) -> Result<()> {
+    let dirs = &context.dirs;
+    engine::take_away(dirs, network::removal(dirs, seen)?, context.failpoint.as_ref())?;
+    network::after_removal(dirs)
+}
+
+pub fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    if !said.get_flag("force") {
+        print(
+            "WARNING! This will remove all networks not used by at least one container.\nAre you sure you want to continue? [y/N] ",
+        )?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(0);
+        }
+    }
+    let mut text = String::new();
+    for seen in network::unused(&context.dirs) {
+        take_away(context, &seen)?;
+        text.push_str(&format!("{}\n", seen.network.name));
+    }
+    print(&if text.is_empty() { text } else { format!("Deleted Networks:\n{text}\n") })
+}
+
+pub fn connect(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let ip = match string(said, "ip") {
+        None => None,
+        Some(text) => match text.parse() {
+            Ok(ip) => Some(ip),
+            Err(_) => bail!("--ip: `{}` is not an IPv4 address", text.escape_debug()),
+        },
+    };
+    let aliases = strings(said, "alias").map(|text| network::domain("--alias", text)).collect::<Result<_>>()?;
+    let wanted = Connect { network: word(said), ip, aliases };
+    alter(context, said, |spec, runs| network::plan_connect(spec, runs, &wanted))
+}
+
+pub fn disconnect(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let name = word(said);
+    alter(context, said, |spec, runs| network::plan_disconnect(spec, runs, &name))
+}
+
+fn word(said: &ArgMatches) -> String {
+    string(said, "network").unwrap_or_default().to_string()
+}
+
+fn alter(
+    context: &Context<'_>,
+    said: &ArgMatches,
+    draw: impl FnOnce(&mut crate::plan::Spec, bool) -> Result<Plan>,
+) -> Result<u8> {
+    let dirs = &context.dirs;
+    let id = find(dirs, string(said, "container").unwrap_or_default())?;
+    if said.get_flag("dry-run") {
+        return print(&dry_run_on_host(&engine::alter(dirs, &id, None, draw)?));
+    }
+    let mut teller = Teller::new(telling(said));
+    engine::alter(dirs, &id, Some((&mut teller, context.failpoint.clone())), draw).map(|_| 0)
+}
+
+pub fn repair(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let (plan, done) = network::plan_repair(&context.dirs)?;
+    perform(context, said, &plan, &done.iter().fold(String::new(), |text, line| text + line + "\n"))
+}
