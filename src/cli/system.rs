@@ -204,7 +204,7 @@ fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         return Ok(0);
     }
     let (containers, mut bytes, status) = change::sweep(context, &wanted)?;
-    let networks = if filters.is_empty() { crate::network::prune(&context.dirs)? } else { vec![] };
+    let networks = if filters.is_empty() { super::network::sweep(context)? } else { vec![] };
     let mut volumes = Vec::new();
     if with_volumes {
         let (names, freed) = volume::sweep(context, &Volumes::new(&context.dirs.root), &|volume| volume.anonymous)?;

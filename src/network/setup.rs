@@ -141,8 +141,11 @@ fn replaced(drafted: &Network, dirs: &Dirs) -> Result<(), Trouble> {
     }
 }
 
-/// Whether its bridge is up with its address: the kernel then has a route for the subnet over it.
+/// Whether its bridge is there with its mark, and up with its address: the kernel then has a route for the subnet over it.
 pub fn is_up(network: &Network) -> bool {
+    if !crate::sys::named_link(&network.bridge).is_ok_and(|link| link.alias.starts_with(&network.mark())) {
+        return false;
+    }
     let number = |ip: std::net::Ipv4Addr| format!("{:08X}", u32::from_ne_bytes(ip.octets()));
     let (to, mask) = (number(network.subnet.network()), number(network.subnet.mask()));
     fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default().lines().any(|line| {
@@ -186,6 +189,8 @@ fn bridge(network: &Network, undone: bool, plan: &mut Plan) {
 /// Makes the bridge. One that is there and has our mark, or our hardware address and no mark, is ours, half made; any
 /// other is a stranger's.
 fn make(network: &Network) -> Result<(), Trouble> {
+    // Another data root must not see it before it has its mark.
+    let _lock = firewall_lock()?;
     let netlink = Netlink::here()?;
     match netlink.add_bridge(&network.bridge, network.mtu, network.bridge_mac()) {
         Ok(()) => return Ok(netlink.set_alias(netlink::index(&network.bridge)?, &network.mark())?),

@@ -26,7 +26,7 @@ pub use clone::{Clone3, Cloned, clone3};
 pub use exec::{ExecVector, OwnArguments, execve, fork, getcwd, own_arguments};
 pub use mount::{MOUNT_ATTR_RDONLY, mount_setattr_recursive, move_mount, open_tree_clone};
 pub use netfilter::{legacy_table, nft_table};
-pub use netlink::{NamedLink, delete_link, links, set_link_alias, silence_bridge_port};
+pub use netlink::{NamedLink, delete_link, links, named_link, set_link_alias, silence_bridge_port};
 pub use path::{
     FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2, read_link,
 };

@@ -29,23 +29,31 @@ pub fn links() -> Result<Vec<NamedLink>, Errno> {
     const DUMP: u16 = 0x300 | 1; // NLM_F_DUMP | NLM_F_REQUEST
     let mut message = request(RTM_GETLINK, DUMP);
     finish(&mut message);
-    let mut links = Vec::new();
-    for answer in messages(SockProtocol::NetlinkRoute, &message)? {
-        let mut link = NamedLink { name: String::new(), kind: String::new(), alias: String::new() };
-        for (kind, value) in attributes(answer.get(16..).unwrap_or_default()) {
-            match kind {
-                IFLA_IFNAME => link.name = text(value),
-                IFLA_IFALIAS => link.alias = text(value),
-                IFLA_LINKINFO => {
-                    let mut infos = attributes(value);
-                    link.kind = infos.find(|info| info.0 == IFLA_INFO_KIND).map_or(String::new(), |info| text(info.1));
-                }
-                _ => {}
+    messages(SockProtocol::NetlinkRoute, &message).map(|answers| answers.iter().map(|answer| named(answer)).collect())
+}
+
+/// The link `name`. ENODEV: there is none.
+pub fn named_link(name: &str) -> Result<NamedLink, Errno> {
+    let mut message = request(RTM_GETLINK, 1);
+    attribute(&mut message, IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
+    finish(&mut message);
+    first(SockProtocol::NetlinkRoute, &message).map(|answer| named(&answer))
+}
+
+fn named(answer: &[u8]) -> NamedLink {
+    let mut link = NamedLink { name: String::new(), kind: String::new(), alias: String::new() };
+    for (kind, value) in attributes(answer.get(16..).unwrap_or_default()) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_IFALIAS => link.alias = text(value),
+            IFLA_LINKINFO => {
+                let mut infos = attributes(value);
+                link.kind = infos.find(|info| info.0 == IFLA_INFO_KIND).map_or(String::new(), |info| text(info.1));
             }
+            _ => {}
         }
-        links.push(link);
     }
-    Ok(links)
+    link
 }
 
 /// Deletes the link `name`. ENODEV: there is none.
@@ -126,8 +134,18 @@ pub(super) fn dump(protocol: SockProtocol, message: &[u8]) -> Result<Vec<u8>, Er
     messages(protocol, message).map(|all| all.concat())
 }
 
+/// The body of the one message that answers a question about one thing.
+fn first(protocol: SockProtocol, message: &[u8]) -> Result<Vec<u8>, Errno> {
+    converse(protocol, message, true)?.into_iter().next().ok_or(Errno::ENODATA)
+}
+
 /// The bodies of the messages that come back, until the kernel says that it is done or that it has failed.
 fn messages(protocol: SockProtocol, message: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
+    converse(protocol, message, false)
+}
+
+/// `one`: the answer is a single message, after which nothing comes.
+fn converse(protocol: SockProtocol, message: &[u8], one: bool) -> Result<Vec<Vec<u8>>, Errno> {
     const NLMSG_ERROR: u16 = 2;
     const NLMSG_DONE: u16 = 3;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
@@ -152,7 +170,7 @@ fn messages(protocol: SockProtocol, message: &[u8]) -> Result<Vec<Vec<u8>>, Errn
             }
             rest = &rest[length.next_multiple_of(4).clamp(16, rest.len())..];
         }
-        if size == 0 {
+        if size == 0 || one {
             return Ok(all);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::run::telling;
 use super::super::watch::Teller;
-use super::super::{Context, each, print, string, strings};
+use super::super::{Context, each, print, rows, string, strings};
 use crate::container::find;
 use crate::engine;
 use crate::network::{self, Connect, Seen, Wishes};
@@ -89,22 +89,21 @@ fn take_away(context: &Context<'_>, seen: &Seen) -> Result<()> {
 }
 
 pub fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
-    if !said.get_flag("force") {
-        print(
-            "WARNING! This will remove all networks not used by at least one container.\nAre you sure you want to continue? [y/N] ",
-        )?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(0);
-        }
+    let question = "WARNING! This will remove all networks not used by at least one container.";
+    if !said.get_flag("force") && !rows::sure(question) {
+        return Ok(0);
     }
-    let mut text = String::new();
-    for seen in network::unused(&context.dirs) {
-        take_away(context, &seen)?;
-        text.push_str(&format!("{}\n", seen.network.name));
+    let names = sweep(context)?;
+    print(&if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{}\n\n", names.join("\n")) })
+}
+
+/// Removes every network of the user's that nobody is on: their names.
+pub fn sweep(context: &Context<'_>) -> Result<Vec<String>> {
+    let unused = network::unused(&context.dirs);
+    for seen in &unused {
+        take_away(context, seen)?;
     }
-    print(&if text.is_empty() { text } else { format!("Deleted Networks:\n{text}\n") })
+    Ok(unused.into_iter().map(|seen| seen.network.name).collect())
 }
 
 pub fn connect(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {

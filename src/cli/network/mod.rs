@@ -2,6 +2,8 @@
 
 mod change;
 
+pub(super) use change::sweep;
+
 use super::run::telling_flags;
 use super::template::Template;
 use super::{Command, Context, print, string, strings};
