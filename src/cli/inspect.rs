@@ -2,7 +2,7 @@
 
 use super::template::Template;
 use super::{Command, Context, flag, print, string, strings, tell};
-use crate::container::{Record, Status, find, read_config, status};
+use crate::container::{Health, Record, Status, find, read_config, status};
 use crate::engine;
 use crate::plan::{LogDriver, Restart};
 use anyhow::{Result, bail};
@@ -130,7 +130,7 @@ fn time(moment: Option<Timestamp>) -> String {
 
 fn state(record: &Record, status: &Status) -> Value {
     let (rest, running) = (&record.rest, status.running());
-    json!({
+    let mut state = json!({
         "Status": status.word(),
         "Running": running.is_some() || matches!(status, Status::Restarting),
         "Paused": matches!(status, Status::Paused(_)),
@@ -142,7 +142,14 @@ fn state(record: &Record, status: &Status) -> Value {
         "Error": rest.error,
         "StartedAt": time(running.map(|running| running.started_at).or(rest.started_at)),
         "FinishedAt": time(rest.finished_at),
-    })
+    });
+    if let Some(mut health) = Health::of(&record.spec.dirs, &record.spec.id, record.life()) {
+        if running.is_none() && rest.finished_at.is_some() {
+            health.status = "unhealthy".to_string(); // docker's word for one that has ended
+        }
+        state["Health"] = json!(health);
+    }
+    state
 }
 
 fn config(record: &Record) -> Value {
@@ -153,7 +160,7 @@ fn config(record: &Record) -> Value {
         (uid, gid) => format!("{uid}:{gid}"),
     };
     let words = if spec.command.is_empty() { &spec.image.cmd } else { &spec.command };
-    json!({
+    let mut config = json!({
         "Hostname": spec.oci.hostname(),
         "Domainname": spec.oci.domainname().clone().unwrap_or_default(),
         "User": user,
@@ -170,7 +177,11 @@ fn config(record: &Record) -> Value {
         "Labels": life.labels,
         "StopSignal": format!("{}", spec.stop_signal),
         "StopTimeout": life.stop_timeout,
-    })
+    });
+    if let Some(check) = &life.health {
+        config["Healthcheck"] = json!(check);
+    }
+    config
 }
 
 fn host_config(record: &Record) -> Value {

@@ -5,7 +5,7 @@ mod filter;
 use super::table::{align, printable};
 use super::template::Template;
 use super::{Command, Context, flag, print, string, strings};
-use crate::container::{Record, Status, human, list, status};
+use crate::container::{Health, Record, Status, human, list, status};
 use crate::engine;
 use crate::plan::{Dirs, Id, Room, journals};
 use anyhow::{Result, bail};
@@ -38,7 +38,7 @@ pub const PS: Command = Command {
                 .short('f')
                 .value_name("NAME=VALUE")
                 .action(ArgAction::Append)
-                .help("Only those that match: id name label status exited ancestor before since"),
+                .help("Only those that match: id name label status exited ancestor before since health volume"),
             Arg::new("format").long("format").value_name("FORMAT").help("table, json or a Go template"),
         ])
     },
@@ -200,7 +200,12 @@ fn in_words(record: &Record, status: &Status, now: Timestamp) -> String {
     match status {
         Status::Created => "Created".to_string(),
         Status::Running(running) => {
-            format!("Up {}", human(since(running.started_at, now)))
+            let health = Health::of(&record.spec.dirs, &record.spec.id, record.life());
+            let health = health.map(|health| match health.status.as_str() {
+                "starting" => " (health: starting)".to_string(),
+                other => format!(" ({other})"),
+            });
+            format!("Up {}{}", human(since(running.started_at, now)), health.unwrap_or_default())
         }
         Status::Paused(running) => format!("Up {} (Paused)", human(since(running.started_at, now))),
         Status::Restarting => format!("Restarting ({}) {ended} ago", rest.exit_code),

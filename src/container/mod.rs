@@ -7,6 +7,7 @@
 mod duration;
 mod events;
 mod find;
+mod health;
 mod live;
 mod lock;
 mod log;
@@ -18,6 +19,7 @@ mod settings;
 pub use duration::{Moment, human, parse_duration};
 pub use events::{Actor, Event, Events, tell};
 pub use find::{Missing, find, list};
+pub use health::{Health, Probe};
 pub use live::{PAUSED, Running, Status, status};
 pub use lock::Lock;
 pub use log::{LogWriter, Stream};

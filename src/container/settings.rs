@@ -1,5 +1,6 @@
 //! The room: what `run` and `create` say about a container's life.
 
+use super::health;
 use crate::plan::{Life, LogConfig, LogDriver, Plan, Restart, Room, Spec};
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -28,7 +29,7 @@ impl Room for Container {
             ),
             _ => command,
         };
-        command.args([
+        command.args(health::flags()).args([
             list(value("label", "NAME[=VALUE]", "A label, for filters and tools").short('l')),
             list(value("label-file", "FILE", "Read labels from a file")),
             value("restart", "POLICY", "no, always, unless-stopped or on-failure[:MAX]"),
@@ -55,6 +56,7 @@ impl Room for Container {
             restart,
             stop_timeout,
             log: log_config(string("log-driver"), strings("log-opt"))?,
+            health: health::wanted(said, spec.image.healthcheck.as_ref())?,
             rooms: vec![],
         });
         Ok(())

@@ -65,7 +65,7 @@ pub fn exec(exec: &Exec<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>
     let launched: Launched = launch(&prepared.plan, stage, options)?;
     let spec = &prepared.spec;
     begun(spec);
-    let status = wait::until_the_end(launched, signals, relays, terminal, failpoint.as_ref())?;
+    let status = wait::until_the_end(launched, signals, relays, terminal, None, failpoint.as_ref())?;
     tell(&spec.dirs, &[Event::of(spec, "exec_die").with("exitCode", status)]);
     Ok(status)
 }

@@ -10,6 +10,7 @@ mod copy;
 mod create;
 mod exec;
 mod files;
+mod health;
 mod monitor;
 mod operate;
 mod recover;
@@ -130,7 +131,7 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
     let spec = &prepared.spec;
     let journal = Journal::begin(&spec.dirs, &spec.id, undo_list(&prepared.plan), recover::goes_with_its_engine(spec))?;
     let mut registrar = report::Registrar { watch, spec };
-    let ended = attend(&prepared, streams, &mut registrar, failpoint.clone());
+    let ended = attend(rooms, &prepared, streams, &mut registrar, failpoint.clone());
     let obituary = rooms.iter().filter_map(|room| room.obituary(spec)).next();
     let journal_all = journal.all();
     let moments = recover::bury(spec, &journal, &ended, obituary.is_some(), false);
@@ -157,6 +158,7 @@ pub fn as_root() -> Result<()> {
 
 /// Launches, then waits.
 fn attend(
+    rooms: &[&dyn Room],
     prepared: &Prepared,
     streams: stdio::Streams,
     watch: &mut dyn Watch,
@@ -169,7 +171,8 @@ fn attend(
     let launched = launched?;
     let spec = &prepared.spec;
     tell(&spec.dirs, &[Event::of(spec, "create"), Event::of(spec, "start")]);
-    wait::until_the_end(launched, signals, relays, terminal, failpoint.as_ref())
+    let pulse = health::Pulse::of(spec).map(|pulse| (pulse, rooms));
+    wait::until_the_end(launched, signals, relays, terminal, pulse, failpoint.as_ref())
 }
 
 /// The image and the command that the words mean. If no room gives containers a root of their own, all words are the

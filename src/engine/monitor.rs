@@ -159,7 +159,7 @@ impl<'a> Monitor<'a> {
         loop {
             if let Some(attended) = attended.take() {
                 let begun = Instant::now();
-                ended = attended.until_the_end(&self.signals, &mut self.log).map(|status| status as u8);
+                ended = attended.until_the_end(self.rooms, &self.signals, &mut self.log).map(|status| status as u8);
                 if begun.elapsed() >= LONG_LIFE {
                     pause = FIRST_PAUSE;
                 }

@@ -1,9 +1,10 @@
 //! The engine while the container runs: signals passed on, bytes relayed, the terminal kept in step, until the first
 //! process ends. Then everything that it wrote is delivered before its status is told.
 
+use super::health::Pulse;
 use super::relay::{Relay, Sink};
 use super::terminal::{self, Farewell, RawMode, Terminal, follow_window};
-use crate::plan::{Failpoint, Launched};
+use crate::plan::{Failpoint, Launched, Room};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -23,6 +24,7 @@ pub fn until_the_end(
     signals: SignalFd,
     mut relays: Vec<Relay>,
     served: Option<Terminal>,
+    mut pulse: Option<(Pulse, &[&dyn Room])>,
     failpoint: Option<&Failpoint>,
 ) -> Result<u8> {
     let (mut raw, mut farewell) = (None, None);
@@ -49,7 +51,11 @@ pub fn until_the_end(
             (farewell, launched.handed_up) = (None, None);
         }
         let goodbye = farewell.as_mut().filter(|_| over);
-        let events = wait(&launched, &signals, &relays, goodbye.map(Farewell::say))?;
+        let pause = goodbye.map(Farewell::say);
+        let events = wait(&launched, &signals, &relays, pause, pulse.as_ref().map(|(pulse, _)| pulse))?;
+        if let Some((pulse, rooms)) = &mut pulse {
+            pulse.turn(rooms);
+        }
         for number in events.relays {
             relays[number].turn();
         }
@@ -76,13 +82,23 @@ struct Events {
     relays: Vec<usize>,
 }
 
-fn wait(launched: &Launched, signals: &SignalFd, relays: &[Relay], pause: Option<PollTimeout>) -> Result<Events> {
+fn wait(
+    launched: &Launched,
+    signals: &SignalFd,
+    relays: &[Relay],
+    pause: Option<PollTimeout>,
+    pulse: Option<&Pulse>,
+) -> Result<Events> {
     let mut fds =
         vec![PollFd::new(launched.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let interested: Vec<_> =
         relays.iter().enumerate().filter_map(|(number, relay)| Some((number, relay.interest()?))).collect();
     fds.extend(interested.iter().map(|(_, (fd, flags))| PollFd::new(*fd, *flags)));
-    match poll(&mut fds, pause.unwrap_or(PollTimeout::NONE)) {
+    let looks = pulse.and_then(Pulse::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    fds.extend(looks);
+    // NONE is -1, which as a number without a sign is the largest.
+    let soonest = [pause, pulse.map(Pulse::timeout)].into_iter().flatten().min_by_key(|time| i32::from(*time) as u32);
+    match poll(&mut fds, soonest.unwrap_or(PollTimeout::NONE)) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => bail!("cannot wait for the container: {}", errno.desc()),
     }

@@ -2,8 +2,9 @@
 
 use super::Prepared;
 use super::attach::{self, CLOSED, ENDED, INPUT, LONGEST, STDERR, STDOUT, WINDOW};
+use super::health::Pulse;
 use crate::container::{LogWriter, Stream};
-use crate::plan::{Failpoint, Launched, Options, Stage, Watch, launch};
+use crate::plan::{Failpoint, Launched, Options, Room, Stage, Watch, launch};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -25,6 +26,7 @@ pub(super) struct Attended {
     outputs: Vec<(OwnedFd, Stream)>,
     listener: Option<OwnedFd>,
     clients: Vec<Client>,
+    pulse: Option<Pulse>,
 }
 
 /// Somebody who is attached.
@@ -70,12 +72,15 @@ impl Attended {
         let listener = listener.inspect_err(|error| log::warn!("nobody can attach: {error:#}")).ok();
         let client = |wire| Client { wire, pending: VecDeque::new(), gone: false };
         let clients = first.into_iter().map(client).collect();
-        Ok(Self { launched, stdin, typed: vec![], closing: false, outputs, listener, clients })
+        let pulse = Pulse::of(spec);
+        Ok(Self { launched, stdin, typed: vec![], closing: false, outputs, listener, clients, pulse })
     }
 
     /// Waits for the end: the exit status, as a shell counts it.
-    pub fn until_the_end(mut self, signals: &SignalFd, log: &mut LogWriter) -> Result<i32> {
-        while !self.turn(signals, log)? {}
+    pub fn until_the_end(mut self, rooms: &[&dyn Room], signals: &SignalFd, log: &mut LogWriter) -> Result<i32> {
+        while !self.turn(signals, log)? {
+            self.pulse.iter_mut().for_each(|pulse| pulse.turn(rooms));
+        }
         let status = sys::wait_pidfd(&self.launched.pidfd).context("cannot wait for the container")?;
         // Its processes are gone; what they wrote is still in the pipes.
         for (fd, stream) in std::mem::take(&mut self.outputs) {
@@ -103,7 +108,8 @@ impl Attended {
         fds.extend(self.listener.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
         let typed = self.stdin.as_ref().filter(|_| !self.typed.is_empty());
         fds.extend(typed.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLOUT)));
-        match poll(&mut fds, PollTimeout::NONE) {
+        fds.extend(self.pulse.iter().filter_map(Pulse::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut fds, self.pulse.as_ref().map_or(PollTimeout::NONE, Pulse::timeout)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => bail!("cannot wait for the container: {}", errno.desc()),
         }

@@ -110,7 +110,7 @@ fn finish(store: &Store, image: Image, rest: usize, name: &str, dry: bool) -> Re
         false => layer::ensure(store, &image)?,
     };
     let reference = Reference::parse(name).map_or_else(|_| name.to_string(), |name| name.to_string());
-    let Execution { user, env, entrypoint, cmd, volumes, working_dir, stop_signal, exposed_ports, labels, .. } =
+    let Execution { user, env, entrypoint, cmd, volumes, working_dir, stop_signal, exposed_ports, labels, other } =
         image.config.config;
     let config = ImageConfig {
         reference,
@@ -125,6 +125,8 @@ fn finish(store: &Store, image: Image, rest: usize, name: &str, dry: bool) -> Re
         volumes: volumes.into_keys().collect(),
         exposed_ports: exposed_ports.into_keys().collect(),
         labels,
+        // One that is no healthcheck in docker's form asks nothing.
+        healthcheck: other.get("Healthcheck").and_then(|check| serde_json::from_value(check.clone()).ok()),
     };
     Ok(Some((config, rest)))
 }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -16,8 +17,62 @@ pub struct Life {
     /// Seconds between the stop signal and SIGKILL; negative: for ever. Docker's default is 10.
     pub stop_timeout: Option<i64>,
     pub log: LogConfig,
+    /// How it is asked whether it is well; `None`: nobody asks.
+    pub health: Option<Healthcheck>,
     /// The rooms that made it; empty: all of them.
     pub rooms: Vec<String>,
+}
+
+/// `HEALTHCHECK`, in docker's form; what is 0 has its default. Times are nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Healthcheck {
+    /// `["CMD", WORD…]`, `["CMD-SHELL", LINE]`, `["NONE"]`; empty: as the image says.
+    pub test: Vec<String>,
+    pub interval: i64,
+    pub timeout: i64,
+    pub start_period: i64,
+    pub start_interval: i64,
+    pub retries: u32,
+}
+
+impl Healthcheck {
+    /// The words to run in the container; `None`: nothing is asked.
+    pub fn command(&self) -> Option<Vec<String>> {
+        let (kind, words) = self.test.split_first()?;
+        match kind.as_str() {
+            "CMD" if !words.is_empty() => Some(words.to_vec()),
+            "CMD-SHELL" if !words.is_empty() => Some(vec!["/bin/sh".into(), "-c".into(), words.join(" ")]),
+            _ => None,
+        }
+    }
+
+    pub fn interval(&self) -> Duration {
+        time(self.interval, 30)
+    }
+
+    pub fn timeout(&self) -> Duration {
+        time(self.timeout, 30)
+    }
+
+    pub fn start_period(&self) -> Duration {
+        time(self.start_period, 0)
+    }
+
+    pub fn start_interval(&self) -> Duration {
+        time(self.start_interval, 5)
+    }
+
+    pub fn retries(&self) -> u32 {
+        if self.retries == 0 { 3 } else { self.retries }
+    }
+}
+
+fn time(nanoseconds: i64, default: u64) -> Duration {
+    match u64::try_from(nanoseconds) {
+        Ok(nanoseconds @ 1..) => Duration::from_nanos(nanoseconds),
+        _ => Duration::from_secs(default),
+    }
 }
 
 /// `--restart`.

@@ -25,7 +25,7 @@ pub use journal::{
     undo_list, wait_for_owner,
 };
 pub use launch::{Failure, Launched, Options, Watch, launch, perform_here, perform_host};
-pub use life::{Life, LogConfig, LogDriver, Restart};
+pub use life::{Healthcheck, Life, LogConfig, LogDriver, Restart};
 pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
 pub use step::{Child, Phase, Stage, Step, Told};

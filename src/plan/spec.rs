@@ -1,7 +1,7 @@
 //! What the container **is**: the OCI runtime document (`config.json` of the runtime spec), and the little for which
 //! OCI has no word. Rooms read and write their own part of it.
 
-use super::Life;
+use super::{Healthcheck, Life};
 use anyhow::{Result, bail};
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
@@ -131,6 +131,8 @@ pub struct ImageConfig {
     /// `80/tcp`.
     pub exposed_ports: Vec<String>,
     pub labels: BTreeMap<String, String>,
+    /// How a container of it is asked whether it is well.
+    pub healthcheck: Option<Healthcheck>,
 }
 
 /// What the container is. A container at rest keeps it in two files: the OCI document in `config.json`, everything else

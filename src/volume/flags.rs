@@ -46,7 +46,7 @@ pub struct Wanted {
     pub labels: BTreeMap<String, String>,
 }
 
-const PROPAGATION: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
+pub(super) const PROPAGATION: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
 
 impl Wanted {
     fn new(kind: Kind, source: &str, target: String) -> Self {

@@ -6,6 +6,7 @@
 //! Try it without us: `mount --bind /srv/data $ROOT/data; mount -o remount,bind,ro $ROOT/data`
 
 mod flags;
+mod show;
 mod store;
 
 pub use store::{Volume, Volumes, find_users, volume_name as check_name};
@@ -64,6 +65,7 @@ impl Room for Volumed {
         if !wanted.is_empty() {
             let notes = spec.oci.annotations_mut().get_or_insert_default();
             notes.insert(MOUNTS.to_string(), serde_json::to_string(&wanted)?);
+            spec.own.insert(show::KEY.to_string(), show::note(&wanted));
         }
         Ok(())
     }
@@ -80,6 +82,14 @@ impl Room for Volumed {
             }
         }
         Ok(())
+    }
+
+    fn inspect(&self, spec: &Spec, _runs: bool) -> serde_json::Value {
+        show::inspect(spec)
+    }
+
+    fn columns(&self, spec: &Spec, _runs: bool) -> serde_json::Value {
+        show::columns(spec)
     }
 
     fn view(&self, spec: &Spec, plan: &mut Plan) -> Result<()> {

@@ -1,9 +1,12 @@
 //! `ps --filter NAME=VALUE`: of one name any value suffices, of different names all must hold.
 
 use super::Seen;
+use crate::container::Health;
 use anyhow::{Result, bail};
 
-const NAMES: [&str; 8] = ["id", "name", "label", "status", "exited", "ancestor", "before", "since"];
+const NAMES: [&str; 10] =
+    ["id", "name", "label", "status", "exited", "ancestor", "before", "since", "health", "volume"];
+const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
 pub struct Filters(Vec<(String, String)>);
@@ -21,6 +24,9 @@ pub fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Filters> {
         }
         if name == "status" && !STATES.contains(&value.as_str()) {
             bail!("--filter: invalid filter 'status={}': there are {}", value.escape_debug(), STATES.join(", "));
+        }
+        if name == "health" && !HEALTH.contains(&value.as_str()) {
+            bail!("--filter: invalid filter 'health={}': there are {}", value.escape_debug(), HEALTH.join(", "));
         }
         if name == "exited" && value.parse::<i32>().is_err() {
             bail!("--filter: invalid filter 'exited={}': not an exit status", value.escape_debug());
@@ -69,6 +75,16 @@ fn matches(name: &str, value: &str, seen: &Seen, all: &[Seen]) -> bool {
         "ancestor" => {
             let reference = &record.spec.image.reference;
             reference == value || reference.strip_suffix(":latest") == Some(value)
+        }
+        "health" => {
+            let runs = seen.status.running();
+            let health = runs.and_then(|_| Health::of(&record.spec.dirs, &record.spec.id, record.life()));
+            health.map_or("none", |health| HEALTH.into_iter().find(|word| *word == health.status).unwrap_or("none"))
+                == value
+        }
+        "volume" => {
+            let all = record.spec.own.get("volume").and_then(|all| all.as_array());
+            all.is_some_and(|all| all.iter().any(|one| one["source"] == value || one["target"] == value))
         }
         "before" => other().is_some_and(|created| record.created < created),
         _ => other().is_some_and(|created| record.created > created),
