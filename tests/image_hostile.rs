@@ -4,149 +4,25 @@
 //! attacks are attacks: GNU tar, told to believe every name, hits the canary.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::archive::{Member, archive, dir, file, hard, image, link, member, node};
+use support::{Done, Engine};
 
-fn binary() -> String {
-    std::env::var("MYDOCKER_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_mydocker").to_string())
-}
-
-/// One member: type flag, name, link, content, pax records.
-#[derive(Clone)]
-struct Member {
-    kind: u8,
-    name: Vec<u8>,
-    link: Vec<u8>,
-    content: Vec<u8>,
-    pax: Vec<(String, Vec<u8>)>,
-    mode: u32,
-    device: (u32, u32),
-}
-
-fn member(kind: u8, name: &str) -> Member {
-    let mode = if kind == b'5' { 0o755 } else { 0o644 };
-    Member { kind, name: name.into(), link: vec![], content: vec![], pax: vec![], mode, device: (0, 0) }
-}
-
-fn file(name: &str, content: &str) -> Member {
-    Member { content: content.into(), ..member(b'0', name) }
-}
-
-fn dir(name: &str) -> Member {
-    member(b'5', name)
-}
-
-fn link(name: &str, target: &str) -> Member {
-    Member { link: target.into(), ..member(b'2', name) }
-}
-
-fn hard(name: &str, target: &str) -> Member {
-    Member { link: target.into(), ..member(b'1', name) }
-}
-
-fn node(kind: u8, name: &str, device: (u32, u32)) -> Member {
-    Member { device, ..member(kind, name) }
-}
-
-impl Member {
-    fn pax(mut self, key: &str, value: &[u8]) -> Self {
-        self.pax.push((key.into(), value.into()));
-        self
-    }
-
-    fn mode(self, mode: u32) -> Self {
-        Self { mode, ..self }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        let mut pax = self.pax.clone();
-        if self.name.len() > 100 {
-            pax.push(("path".into(), self.name.clone()));
-        }
-        if self.link.len() > 100 {
-            pax.push(("linkpath".into(), self.link.clone()));
-        }
-        if !pax.is_empty() {
-            let mut records = Vec::new();
-            for (key, value) in pax {
-                let rest = key.len() + value.len() + 3;
-                let length =
-                    (1..10).map(|digits| rest + digits).find(|all| all.to_string().len() + rest == *all).unwrap();
-                records.extend_from_slice(format!("{length} {key}=").as_bytes());
-                records.extend_from_slice(&value);
-                records.push(b'\n');
-            }
-            Member { content: records, kind: b'x', name: b"pax".to_vec(), pax: vec![], ..self.clone() }.write_one(out);
-        }
-        self.write_one(out);
-    }
-
-    fn write_one(&self, out: &mut Vec<u8>) {
-        let mut header = tar::Header::new_ustar();
-        let (name, target) = (self.name.len().min(100), self.link.len().min(100));
-        header.as_old_mut().name[..name].copy_from_slice(&self.name[..name]);
-        header.as_old_mut().linkname[..target].copy_from_slice(&self.link[..target]);
-        header.set_entry_type(tar::EntryType::new(self.kind));
-        header.set_mode(self.mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1_700_000_000);
-        header.set_size(self.content.len() as u64);
-        header.set_device_major(self.device.0).unwrap();
-        header.set_device_minor(self.device.1).unwrap();
-        header.set_cksum();
-        out.extend_from_slice(header.as_bytes());
-        out.extend_from_slice(&self.content);
-        out.resize(out.len().next_multiple_of(512), 0);
-    }
-}
-
-fn archive(members: &[Member]) -> Vec<u8> {
-    let mut out = Vec::new();
-    members.iter().for_each(|member| member.write(&mut out));
-    out.resize(out.len() + 1024, 0);
-    out
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use std::io::Write;
-    let mut child = Command::new("sha256sum")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
-    let output = child.wait_with_output().unwrap();
-    String::from_utf8(output.stdout).unwrap()[..64].to_string()
-}
-
-/// A docker-archive of these layers, called `case:latest`.
-fn image(layers: &[Vec<Member>]) -> Vec<u8> {
-    let blobs: Vec<Vec<u8>> = layers.iter().map(|layer| archive(layer)).collect();
-    let ids: Vec<String> = blobs.iter().map(|blob| format!("\"sha256:{}\"", sha256(blob))).collect();
-    let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
-        ids.join(",")
-    );
-    let names: Vec<String> = (0..blobs.len()).map(|number| format!("\"{number}/layer.tar\"")).collect();
-    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["case:latest"],"Layers":[{}]}}]"#, names.join(","));
-    let mut members = vec![file("config.json", &config), file("manifest.json", &manifest)];
-    for (number, blob) in blobs.into_iter().enumerate() {
-        members.push(Member { content: blob, ..file(&format!("{number}/layer.tar"), "") });
-    }
-    archive(&members)
-}
-
-struct Bench {
+/// A data root, and beside it what must not be touched.
+struct Bench<'a> {
+    engine: &'a Engine,
     dir: tempfile::TempDir,
 }
 
-impl Bench {
-    fn new() -> Self {
-        let bench = Bench { dir: tempfile::tempdir().unwrap() };
+impl<'a> Bench<'a> {
+    fn new(engine: &'a Engine) -> Self {
+        let bench = Bench { engine, dir: tempfile::tempdir_in(engine.folder()).unwrap() };
         let canary = bench.canary();
         fs::create_dir_all(canary.join("dir")).unwrap();
         fs::set_permissions(canary.join("dir"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -179,11 +55,12 @@ impl Bench {
         all
     }
 
-    fn mydocker(&self, words: &[&str]) -> Output {
-        Command::new(binary()).arg("--root").arg(self.root()).args(words).output().unwrap()
+    fn mydocker(&self, words: &[&str]) -> Done {
+        let root = self.root().display().to_string();
+        self.engine.run(["--root", &root].iter().chain(words))
     }
 
-    fn load(&self, bytes: &[u8]) -> Output {
+    fn load(&self, bytes: &[u8]) -> Done {
         let path = self.dir.path().join("image.tar");
         fs::write(&path, bytes).unwrap();
         self.mydocker(&["load", "-i", path.to_str().unwrap()])
@@ -205,7 +82,7 @@ impl Bench {
             "{{.GraphDriver.Data.UpperDir}}:{{.GraphDriver.Data.LowerDir}}",
             "case",
         ]);
-        let lower = String::from_utf8(inspect.stdout).unwrap().trim().trim_end_matches(':').to_string();
+        let lower = inspect.stdout.trim().trim_end_matches(':').to_string();
         let merged = self.dir.path().join("merged");
         fs::create_dir_all(&merged).unwrap();
         let empty = self.dir.path().join("empty");
@@ -367,6 +244,7 @@ fn cases() -> Vec<(&'static str, Vec<Vec<Member>>, Expect)> {
             Legal("getfattr -n security.capability a"),
         ),
         ("a device 0:0", one(vec![node(b'3', "a", (0, 0))]), Refused("0:0")),
+        ("a block device 0:0", one(vec![node(b'4', "a", (0, 0))]), Refused("0:0")),
         (
             "a device",
             one(vec![node(b'3', "null", (1, 3)), node(b'4', "disk", (7, 0))]),
@@ -481,15 +359,12 @@ fn cases() -> Vec<(&'static str, Vec<Vec<Member>>, Expect)> {
 
 #[test]
 fn hostile_layers_are_harmless_and_their_twins_work() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: layers are unpacked by root");
-        return;
-    }
+    let Some(engine) = Engine::open() else { return };
     let table = cases();
     assert!(table.len() > 60);
     let mut failures = Vec::new();
     for (name, layers, expect) in table {
-        let bench = Bench::new();
+        let bench = Bench::new(&engine);
         let canary = bench.canary().display().to_string();
         let place = |text: &[u8]| String::from_utf8_lossy(text).replace('@', &canary).into_bytes();
         let plain = |text: &[u8]| if text.contains(&b'@') { place(text) } else { text.to_vec() };
@@ -501,10 +376,7 @@ fn hostile_layers_are_harmless_and_their_twins_work() {
             })
             .collect();
         let before = bench.look();
-        let started = Instant::now();
-        let output = bench.load(&image(&layers));
-        let took = started.elapsed();
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let Done { status, stderr, took, .. } = bench.load(&image(&layers));
         let mut wrong = |what: String| failures.push(format!("{name}: {what}"));
         if bench.look() != before {
             wrong(format!("the canary was touched: {before:?} {:?}", bench.look()));
@@ -517,8 +389,8 @@ fn hostile_layers_are_harmless_and_their_twins_work() {
         }
         match expect {
             Refused(words) => {
-                if output.status.success() || !stderr.contains(words) || stderr.lines().count() != 1 {
-                    wrong(format!("{} with {stderr:?}, not {words:?}", output.status));
+                if status != 1 || !stderr.contains(words) || stderr.lines().count() != 1 {
+                    wrong(format!("{status} with {stderr:?}, not {words:?}"));
                 }
                 if !bench.stored().is_empty() {
                     wrong(format!("left {:?}", bench.stored()));
@@ -526,7 +398,7 @@ fn hostile_layers_are_harmless_and_their_twins_work() {
             }
             Legal(script) => {
                 let check = bench.check(&script.replace('@', &canary));
-                if !output.status.success() || !check.status.success() {
+                if status != 0 || !check.status.success() {
                     wrong(format!("{stderr}{}", String::from_utf8_lossy(&check.stderr)));
                 }
             }
@@ -538,11 +410,12 @@ fn hostile_layers_are_harmless_and_their_twins_work() {
 /// GNU tar with `-P` believes every name, as a naive extractor does: the same archives hit the canary.
 #[test]
 fn the_attacks_are_attacks() {
+    let Some(engine) = Engine::open() else { return };
     for (name, layers, _) in cases() {
         if !["dotdot file", "absolute file", "link out, then through it", "device through a link out"].contains(&name) {
             continue;
         }
-        let bench = Bench::new();
+        let bench = Bench::new(&engine);
         let canary = bench.canary().display().to_string();
         let put = |one: &Member| {
             let place = |text: &[u8]| String::from_utf8_lossy(text).replace('@', &canary).into_bytes();

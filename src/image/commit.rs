@@ -22,6 +22,14 @@ pub struct Words {
     pub changes: Vec<String>,
 }
 
+impl Words {
+    /// What is said makes sense: asked before anything long is done.
+    fn check(&self) -> Result<()> {
+        let mut scratch = Execution::default();
+        self.changes.iter().try_for_each(|instruction| super::instruction::apply(&mut scratch, instruction))
+    }
+}
+
 /// Now, as Go prints it (RFC 3339 with nanoseconds).
 fn now() -> String {
     jiff::Timestamp::now().to_string()
@@ -29,6 +37,7 @@ fn now() -> String {
 
 /// Makes an image of `container`'s layer on top of its image: the new id. The caller has paused it.
 pub fn commit(store: &Store, container: &Container, words: &Words) -> Result<Digest> {
+    words.check()?;
     let parent = container.note(IMAGE_ID).context("the container does not say which image it was made of")?;
     let parent = store.get(parent).context("the image of the container")?;
     let mut config = parent.config.clone();
@@ -60,6 +69,7 @@ pub fn commit(store: &Store, container: &Container, words: &Words) -> Result<Dig
 
 /// Makes an image of one archive, plain or packed: the new id.
 pub fn import(store: &Store, input: impl Read + Send, words: &Words) -> Result<Digest> {
+    words.check()?;
     let mut change = Change::begin(store)?;
     let (path, file) = change.new_file("blob")?;
     let tree = change.path("tree");
@@ -76,6 +86,7 @@ pub fn import(store: &Store, input: impl Read + Send, words: &Words) -> Result<D
 
 /// The same of a folder.
 pub fn import_folder(store: &Store, folder: &Path, words: &Words) -> Result<Digest> {
+    words.check()?;
     let stack = Stack::open(&[folder.to_owned()])?;
     let mut change = Change::begin(store)?;
     let (path, file) = change.new_file("blob")?;

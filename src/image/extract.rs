@@ -22,8 +22,6 @@ use std::os::unix::ffi::OsStrExt;
 
 /// More files than any image has; a layer of nothing but names would fill the disk's inodes.
 const MOST_ENTRIES: u64 = 5_000_000;
-/// What stays free on the disk, whatever a layer holds.
-const RESERVE: u64 = 32 << 20;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 const AUFS_OWN: &[u8] = b".wh..wh.";
@@ -44,9 +42,8 @@ pub struct Extracted {
 /// Reads the archive to the end of its last member, and fills `root` with it. `lower` is what the layer lies on, if it
 /// is known yet.
 pub fn extract(archive: impl Read, root: &OwnedFd, lower: Option<&Stack>) -> Result<Extracted> {
-    let stat = nix::sys::statvfs::fstatvfs(root).context("cannot ask for the free space")?;
-    let free = (stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64).saturating_sub(RESERVE);
     let places = Places::new(root, lower)?;
+    let free = sparse::Free::of(root);
     let mut work =
         Extraction { places, out: Extracted::default(), times: Vec::new(), free, buffer: vec![0; 256 << 10] };
     let mut members = Members::new(archive);
@@ -73,8 +70,7 @@ struct Extraction<'a> {
     out: Extracted,
     /// Folders get their times last, because filling them changes these.
     times: Vec<(Vec<u8>, (i64, i64))>,
-    /// Bytes that may still be written.
-    free: u64,
+    free: sparse::Free<'a>,
     buffer: Vec<u8>,
 }
 

@@ -1,5 +1,5 @@
 //! `load`: images out of an archive: `docker save`'s (`manifest.json`, with `<id>/layer.tar` before docker 25 and
-//! `blobs/…` since), an OCI archive, or a folder that holds either.
+//! `blobs/…` since; before 1.10 `repositories` alone), an OCI archive, or a folder that holds any of them.
 
 use super::layer::{Unpacked, check, settle, unpack};
 use super::parts::{Source, archive};
@@ -13,6 +13,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+/// Is told what is done.
+pub type Progress<'a> = dyn Fn(&str) + Sync + 'a;
 
 /// What was loaded.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ struct DockerManifest {
 }
 
 /// Loads every image of `path`.
-pub fn load(store: &Store, path: &Path, progress: &(dyn Fn(&str) + Sync)) -> Result<Vec<Loaded>> {
+pub fn load(store: &Store, path: &Path, progress: &Progress<'_>) -> Result<Vec<Loaded>> {
     let mut change = Change::begin(store)?;
     let shown = || format!("cannot open `{}`", path.display());
     let source = if path.is_dir() {
@@ -45,18 +48,19 @@ pub fn load(store: &Store, path: &Path, progress: &(dyn Fn(&str) + Sync)) -> Res
 }
 
 /// The same from a stream, which is first put on disk.
-pub fn load_stream(store: &Store, input: impl Read, progress: &(dyn Fn(&str) + Sync)) -> Result<Vec<Loaded>> {
+pub fn load_stream(store: &Store, input: impl Read, progress: &Progress<'_>) -> Result<Vec<Loaded>> {
     let mut change = Change::begin(store)?;
     let (_, mut file) = change.new_file("archive")?;
-    io::copy(&mut { input }, &mut file).context("cannot keep the archive")?;
+    super::sparse::keep(&mut { input }, &mut file).context("cannot keep the archive")?;
     io::Seek::rewind(&mut file)?;
     let source = archive(&change, file)?;
     from(&mut change, &source, progress).and_then(|images| finish(change, images))
 }
 
-struct Found {
-    loaded: Loaded,
-    line: Descriptor,
+/// An image whose parts are in the change, and its line for the index.
+pub struct Found {
+    pub loaded: Loaded,
+    pub line: Descriptor,
 }
 
 fn finish(change: Change<'_>, images: Vec<Found>) -> Result<Vec<Loaded>> {
@@ -74,7 +78,7 @@ fn finish(change: Change<'_>, images: Vec<Found>) -> Result<Vec<Loaded>> {
     Ok(images.into_iter().map(|image| image.loaded).collect())
 }
 
-fn from(change: &mut Change<'_>, source: &Source, progress: &(dyn Fn(&str) + Sync)) -> Result<Vec<Found>> {
+fn from(change: &mut Change<'_>, source: &Source, progress: &Progress<'_>) -> Result<Vec<Found>> {
     let known = change.store.list()?;
     if source.has("manifest.json") {
         let manifests: Vec<DockerManifest> =
@@ -90,6 +94,9 @@ fn from(change: &mut Change<'_>, source: &Source, progress: &(dyn Fn(&str) + Syn
         }
         return Ok(found);
     }
+    if source.has("repositories") {
+        return super::legacy::load(change, source, &known, progress);
+    }
     bail!("neither an archive of docker's nor an OCI one: there is no `manifest.json` and no `index.json` in it")
 }
 
@@ -99,7 +106,7 @@ fn docker(
     source: &Source,
     one: DockerManifest,
     known: &[Image],
-    progress: &(dyn Fn(&str) + Sync),
+    progress: &Progress<'_>,
 ) -> Result<Found> {
     let bytes = source.document(&one.config)?;
     let id = Digest::of(&bytes);
@@ -125,7 +132,7 @@ fn oci(
     source: &Source,
     line: &Descriptor,
     known: &[Image],
-    progress: &(dyn Fn(&str) + Sync),
+    progress: &Progress<'_>,
 ) -> Result<Found> {
     let mut line = line.clone();
     let annotations = line.annotations().clone().unwrap_or_default();
@@ -155,22 +162,23 @@ fn oci(
     Ok(Found { loaded: Loaded { id, names }, line })
 }
 
-struct Job {
-    path: String,
+/// A layer's file in the archive.
+pub struct Job {
+    pub path: String,
     /// What the manifest says of it, if there is one.
-    line: Option<Descriptor>,
+    pub line: Option<Descriptor>,
 }
 
 type Done = (Unpacked, PathBuf);
 
 /// Unpacks the layers that the store does not have, several at once: their lines, lowest first.
-fn fill(
+pub fn fill(
     change: &mut Change<'_>,
     source: &Source,
     config: &Config,
     jobs: Vec<Job>,
     known: &[Image],
-    progress: &(dyn Fn(&str) + Sync),
+    progress: &Progress<'_>,
 ) -> Result<Vec<Descriptor>> {
     let diff_ids = &config.rootfs.diff_ids;
     anyhow::ensure!(

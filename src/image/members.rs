@@ -83,9 +83,10 @@ impl<R: Read> Members<R> {
     }
 
     /// Lets `skip` pass over the bytes of the current member, where the source knows a faster way than reading.
-    pub fn pass_over(&mut self, skip: impl FnOnce(&mut R, u64) -> io::Result<()>) -> Result<()> {
-        let left = std::mem::take(&mut self.data) + std::mem::take(&mut self.padding);
-        Ok(skip(&mut self.inner, left)?)
+    /// It is given their number, and that of the bytes that fill the last block, which may be missing.
+    pub fn pass_over(&mut self, skip: impl FnOnce(&mut R, u64, u64) -> io::Result<()>) -> Result<()> {
+        let (data, padding) = (std::mem::take(&mut self.data), std::mem::take(&mut self.padding));
+        Ok(skip(&mut self.inner, data, padding)?)
     }
 
     fn set(&mut self, size: u64) -> Result<()> {

@@ -12,6 +12,7 @@ mod digest;
 mod extract;
 mod instruction;
 mod layer;
+mod legacy;
 mod load;
 mod members;
 mod pack;

@@ -38,7 +38,7 @@ pub fn archive(change: &Change<'_>, file: File) -> Result<Source> {
         Packing::Plain => file,
         _ => {
             let (_, mut plain) = change.new_file("archive")?;
-            io::copy(&mut inflate(packing, file)?, &mut plain).context("cannot inflate the archive")?;
+            super::sparse::keep(&mut inflate(packing, file)?, &mut plain).context("cannot inflate the archive")?;
             io::Seek::rewind(&mut plain)?;
             plain
         }
@@ -65,7 +65,7 @@ pub fn archive(change: &Change<'_>, file: File) -> Result<Source> {
             _ => {}
         }
         anyhow::ensure!(parts.len() + links.len() <= MOST_PARTS, "the archive has more than {MOST_PARTS} files");
-        members.pass_over(|inner, size| inner.pass_over(size))?;
+        members.pass_over(Counting::pass_over)?;
     }
     Ok(Source::Archive { file, parts, links })
 }
@@ -78,12 +78,10 @@ struct Counting<'a> {
 
 impl Counting<'_> {
     /// By a seek, not by reading; a file that ends before is truncated.
-    fn pass_over(&mut self, size: u64) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
-        if self.at + size > length.next_multiple_of(512) {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"));
-        }
-        self.at += size;
+    fn pass_over(&mut self, data: u64, padding: u64) -> io::Result<()> {
+        let end = self.at.checked_add(data).filter(|end| self.file.metadata().is_ok_and(|file| *end <= file.len()));
+        let end = end.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"))?;
+        self.at = end + padding;
         io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.at)).map(drop)
     }
 }

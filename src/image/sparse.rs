@@ -1,29 +1,83 @@
 //! The content of one file, out of an archive: pieces where the map says, and holes where there are only zeros.
 
 use super::members::Member;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Zeros are left out as holes in pieces of this size; a file system's block, mostly.
 const GRAIN: usize = 4096;
 /// A run of fewer zeros is written: many small holes make a file slow to read.
 const SMALLEST_HOLE: usize = 64 << 10;
 
-/// Writes `member`'s bytes into the new, empty `file`. `free` is what may still be written to the disk.
+/// What stays free on the disk, whatever an archive holds.
+const RESERVE: u64 = 32 << 20;
+/// So much is written before the disk is asked again: others write to it, too.
+const ALLOWANCE: u64 = 16 << 20;
+
+/// How much may still be written to the disk where `file` lies.
+pub struct Free<'a> {
+    place: Option<BorrowedFd<'a>>,
+    left: u64,
+}
+
+impl<'a> Free<'a> {
+    pub fn of(place: &'a impl AsFd) -> Self {
+        Self { place: Some(place.as_fd()), left: 0 }
+    }
+
+    /// Until the disk itself says that it is full.
+    pub fn endless() -> Self {
+        Self { place: None, left: 0 }
+    }
+
+    /// Takes so many bytes of it.
+    pub fn spend(&mut self, bytes: usize) -> Result<()> {
+        let bytes = bytes as u64;
+        let Some(place) = self.place else { return Ok(()) };
+        if bytes > self.left {
+            let stat = nix::sys::statvfs::fstatvfs(place).context("cannot ask for the free space")?;
+            let free = (stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64);
+            self.left = free.saturating_sub(RESERVE).min(ALLOWANCE.max(bytes));
+            anyhow::ensure!(bytes <= self.left, "no space left on device: the archive is larger than what is free");
+        }
+        self.left -= bytes;
+        Ok(())
+    }
+}
+
+/// Copies an inflated stream to `file`, and stops while there is still some room left.
+pub fn keep(input: &mut impl Read, file: &mut File) -> Result<()> {
+    let place = file.try_clone()?;
+    let mut free = Free::of(&place);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let size = match input.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(size) => size,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
+        };
+        free.spend(size)?;
+        file.write_all(&buffer[..size])?;
+    }
+}
+
+/// Writes `member`'s bytes into the new, empty `file`.
 pub fn fill(
     file: &mut File,
     member: &Member,
     content: &mut impl Read,
     buffer: &mut [u8],
-    free: &mut u64,
+    free: &mut Free<'_>,
 ) -> Result<()> {
     match &member.pieces {
         None if member.size <= buffer.len() as u64 / 4 => {
             // The many small files of every distribution: one read, one write.
             let part = &mut buffer[..member.size as usize];
             content.read_exact(part)?;
-            spend(free, part.len())?;
+            free.spend(part.len())?;
             file.write_all(part)?;
         }
         None => piece(file, 0, member.size, content, buffer, free)?,
@@ -37,21 +91,13 @@ pub fn fill(
     Ok(())
 }
 
-fn spend(free: &mut u64, bytes: usize) -> Result<()> {
-    match free.checked_sub(bytes as u64) {
-        Some(left) => *free = left,
-        None => bail!("no space left on device: the layer is larger than what is free"),
-    }
-    Ok(())
-}
-
 fn piece(
     file: &mut File,
     offset: u64,
     length: u64,
     content: &mut impl Read,
     buffer: &mut [u8],
-    free: &mut u64,
+    free: &mut Free<'_>,
 ) -> Result<()> {
     file.seek(SeekFrom::Start(offset))?;
     let mut left = length;
@@ -83,7 +129,7 @@ fn fill_buffer(content: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
 }
 
 /// Writes `bytes` at the file's position, seeking over long runs of zeros: whether it ended in one.
-fn write_around_holes(file: &mut File, bytes: &[u8], free: &mut u64) -> Result<bool> {
+fn write_around_holes(file: &mut File, bytes: &[u8], free: &mut Free<'_>) -> Result<bool> {
     let (mut start, mut at) = (0, 0);
     while at < bytes.len() {
         let run = zeros(&bytes[at..]);
@@ -106,7 +152,7 @@ fn zeros(bytes: &[u8]) -> usize {
     bytes.chunks(GRAIN).take_while(zero).count() * GRAIN
 }
 
-fn write(file: &mut File, bytes: &[u8], free: &mut u64) -> Result<()> {
-    spend(free, bytes.len())?;
+fn write(file: &mut File, bytes: &[u8], free: &mut Free<'_>) -> Result<()> {
+    free.spend(bytes.len())?;
     Ok(file.write_all(bytes)?)
 }

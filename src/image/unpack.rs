@@ -31,7 +31,7 @@ fn take(member: &Member, content: &mut impl Read, buffer: &mut [u8], sink: &mut 
         b'5' => sink.folder(&path, attributes),
         b'0' => {
             // A full disk says so by itself.
-            let mut free = u64::MAX;
+            let mut free = sparse::Free::endless();
             sink.file(&path, member.size, attributes, |file| sparse::fill(file, member, content, buffer, &mut free))
         }
         b'1' => {

@@ -15,6 +15,7 @@
 
 #![allow(dead_code, unused_imports, reason = "every test binary uses its own part")]
 
+pub mod archive;
 mod engine;
 mod guard;
 mod host;
