@@ -28,16 +28,31 @@ def bundle(runtime, folder, layer):
         json.dump(spec, file)
 
 
-def tree(scratch):
+DATA, RUN = "/var/lib/mydocker", "/run/mydocker"
+
+
+def own_folders(scratch):
+    """The default folders, as they are on a machine that boots: data on the disk, what runs on a tmpfs. Ours alone."""
+    if os.stat("/proc/self/ns/mnt").st_ino == os.stat("/proc/1/ns/mnt").st_ino:
+        raise SystemExit("bench: this mounts over the default folders: start it by scripts/bench.sh, in a mount namespace")
+    for folder in [DATA, RUN, f"{scratch}/root"]:
+        os.makedirs(folder, exist_ok=True)
+    subprocess.run(["mount", "--bind", f"{scratch}/root", DATA], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "run", RUN], check=True)
+    os.environ.pop("MYDOCKER_ROOT", None)
+
+
+def tree():
     """The files of the default image, which has one layer."""
-    [layer] = glob.glob(f"{scratch}/root/layers/*/diff")
+    [layer] = glob.glob(f"{DATA}/layers/*/diff")
     return layer
 
 
 def commands(options, scratch):
-    mydocker = [os.path.abspath(options.mydocker), "--root", f"{scratch}/root"]
+    own_folders(scratch)
+    mydocker = [os.path.abspath(options.mydocker)]
     subprocess.run([*mydocker, "run", "--rm", "--net", "none", "busybox", "true"], check=True)
-    layer = tree(scratch)
+    layer = tree()
     os.makedirs(f"{scratch}/floor")
     found = {
         "floor": [os.path.abspath(options.floor), layer, f"{scratch}/floor", "/bin/true"],
@@ -50,7 +65,7 @@ def commands(options, scratch):
             continue
         folder = f"{scratch}/{runtime}"
         bundle(path, folder, layer)
-        found[runtime] = [path, "--root", f"{scratch}/{runtime}-state", "run", "--bundle", folder, f"bench-{os.getpid()}"]
+        found[runtime] = [path, "--root", f"{RUN}/{runtime}", "run", "--bundle", folder, f"bench-{os.getpid()}"]
     return found
 
 
@@ -78,7 +93,7 @@ def main():
         timing.table("in a tight loop", loop)
         gaps = timing.compare(quick, max(options.rounds // 2, 1), options.gap)
         timing.table(f"with {options.gap} s of idling before each", gaps)
-        slow = docker(tree(scratch))
+        slow = docker(tree())
         if slow:
             timing.table("beside docker", timing.compare({"mydocker": quick["mydocker"], "docker": slow}, 10))
     print("\nbudget                     reached")

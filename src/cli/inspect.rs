@@ -90,7 +90,7 @@ fn document(context: &Context<'_>, word: &str, size: bool) -> Result<Value> {
         "HostConfig": host_config(&record),
         "GraphDriver": {"Name": "overlay", "Data": {
             "LowerDir": spec.image.layers.iter().rev().map(|layer| layer.display().to_string()).collect::<Vec<_>>().join(":"),
-            "UpperDir": file("upper"), "WorkDir": file("work"), "MergedDir": file("rootfs"),
+            "UpperDir": file("upper"), "WorkDir": file("work"), "MergedDir": context.dirs.running(&id).join("rootfs"),
         }},
         "Mounts": [],
         "Config": config(&record),

@@ -41,6 +41,7 @@ pub(super) fn settle(spec: &mut Spec, rooms: &[&dyn Room]) -> Result<()> {
 /// The steps that belong to no room: the container's folder, its config, its name.
 pub(super) fn claim(spec: &Spec, plan: &mut Plan) -> Result<()> {
     let folder = spec.folder();
+    running(spec, plan);
     plan.add(Phase::Claim, "folder", Op::mkdir(&folder, 0o700))
         .why("Everything of this container lies in here, named by its id, so it can be found and removed.")
         .look(format!("ls {}", folder.display()))
@@ -89,7 +90,6 @@ fn record(spec: &Spec, plan: &mut Plan) -> Result<()> {
     plan.add(Phase::Claim, "record", Op::write_whole(&path, text, 0o600))
         .why("From here on the container is there, whatever becomes of us: what was asked, and what `rm` takes away.")
         .look(format!("cat {}", path.display()));
-    running(spec, plan);
     Ok(())
 }
 
@@ -112,8 +112,8 @@ pub(super) fn cidfile(spec: &Spec, path: &std::path::Path, plan: &mut Plan) {
 /// The folder of what is only true while it runs; made anew by each start.
 pub(super) fn running(spec: &Spec, plan: &mut Plan) {
     let running = spec.dirs.running(&spec.id);
-    plan.add(Phase::Host, "running", Op::mkdir(&running, 0o700))
-        .why("Which process it is, and since when; gone after a reboot, as the process is.")
-        .look(format!("cat {}", running.join("state").display()))
+    plan.add_first(Phase::Host, "running", Op::mkdir(&running, 0o700))
+        .why("What is only true while it runs: which process it is, and where its root is mounted.")
+        .look(format!("ls {}", running.display()))
         .undo(Undo::RemoveTree { path: running });
 }

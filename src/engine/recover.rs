@@ -15,12 +15,16 @@ pub(super) const UNSEEN: i32 = 255;
 
 /// The folders that all containers share: 0711 at the top, 0700 for everything with contents.
 pub fn make_folders(dirs: &Dirs) -> Result<()> {
+    let (names, journal) = (dirs.root.join("names"), dirs.run.join("journal"));
+    if names.is_dir() && journal.is_dir() {
+        return Ok(()); // the last of each tree
+    }
     let folders = [
         (dirs.root.clone(), 0o711),
         (dirs.root.join("containers"), 0o700),
-        (dirs.root.join("names"), 0o700),
+        (names, 0o700),
         (dirs.run.clone(), 0o711),
-        (dirs.run.join("journal"), 0o700),
+        (journal, 0o700),
     ];
     for (path, mode) in folders {
         let made = DirBuilder::new().recursive(true).mode(mode).create(&path);

@@ -238,6 +238,17 @@ fn lives(header: &Header) -> bool {
 /// When process `pid` began, in clock ticks since boot (field 22 of `/proc/PID/stat`): together with the number it
 /// names one process for good.
 pub fn start_time(pid: u32) -> Option<u64> {
+    static OWN: std::sync::OnceLock<(u32, Option<u64>)> = std::sync::OnceLock::new();
+    if pid != std::process::id() {
+        return read_start_time(pid);
+    }
+    match OWN.get_or_init(|| (pid, read_start_time(pid))) {
+        (owner, time) if *owner == pid => *time,
+        _ => read_start_time(pid), // a monitor, which has forked off since
+    }
+}
+
+fn read_start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }

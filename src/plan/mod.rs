@@ -12,6 +12,7 @@ mod journal;
 mod launch;
 mod life;
 mod op;
+mod remove;
 mod spec;
 mod step;
 mod undo;
@@ -227,17 +228,17 @@ impl Plan {
 
     /// Adds a step; its full name is the room's and `name`, and must be the only one of that name in the plan.
     pub fn add(&mut self, phase: Phase, name: impl AsRef<str>, op: Op) -> &mut Step {
-        let name = format!("{}.{}", self.room, name.as_ref());
-        debug_assert!(self.steps.iter().all(|step| step.name != name), "two steps named {name}");
-        let at = self.steps.partition_point(|step| step.phase <= phase);
-        self.steps.insert(at, Step::new(phase, name, op));
-        &mut self.steps[at]
+        self.insert(self.steps.partition_point(|step| step.phase <= phase), phase, name.as_ref(), op)
     }
 
-    /// The same before all others of its phase.
+    /// The same, as the first of its phase: what the others of the phase stand on.
     pub fn add_first(&mut self, phase: Phase, name: impl AsRef<str>, op: Op) -> &mut Step {
-        let name = format!("{}.{}", self.room, name.as_ref());
-        let at = self.steps.partition_point(|step| step.phase < phase);
+        self.insert(self.steps.partition_point(|step| step.phase < phase), phase, name.as_ref(), op)
+    }
+
+    fn insert(&mut self, at: usize, phase: Phase, name: &str, op: Op) -> &mut Step {
+        let name = format!("{}.{name}", self.room);
+        debug_assert!(self.steps.iter().all(|step| step.name != name), "two steps named {name}");
         self.steps.insert(at, Step::new(phase, name, op));
         &mut self.steps[at]
     }

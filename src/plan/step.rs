@@ -62,6 +62,8 @@ impl Phase {
 pub struct Stage {
     /// The container's root, opened once; every path in it is resolved from here. `None`: it shares the host's.
     pub root: Option<OwnedFd>,
+    /// The container's /dev, opened once too.
+    pub dev: Option<OwnedFd>,
     /// What becomes descriptors 0, 1 and 2; `None` means `/dev/null`.
     pub stdio: [Option<OwnedFd>; 3],
     /// The container's end of its terminal.

@@ -59,7 +59,7 @@ impl Undo {
     /// Takes the step back. An error names the path that is still there.
     pub fn perform(&self) -> io::Result<()> {
         match self {
-            Undo::RemoveTree { path } => remove_tree(path),
+            Undo::RemoveTree { path } => super::remove::remove_tree(path),
             Undo::Unlink { path, target } => match fs::read_link(path) {
                 Ok(points_at) if points_at == *target => gone(fs::remove_file(path)),
                 _ => Ok(()),
@@ -123,31 +123,6 @@ pub(super) fn gone(result: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// `rm -rf` that stops at mount points: the device number of everything deleted is the one of the top. A bind mount of
-/// the same file system is refused by the kernel itself (EBUSY on removing its mount point) after its content would be
-/// lost, so the mount table is asked first.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let device = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?.dev(),
-    };
-    // Std's own walk holds every folder by descriptor and follows no link (CVE-2022-21658); what it does not know is
-    // where a mount begins. Ours never leave the child's mount namespace, so one found here is a stranger's.
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let below = |line: &str| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)).starts_with(path));
-    if mounts.lines().any(below) {
-        return Err(io::Error::other(format!("something is mounted below {}; not deleted", path.display())));
-    }
-    debug_assert!(device > 0);
-    gone(fs::remove_dir_all(path))
-}
-
-/// The kernel writes a space in a mount point as `\040`.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 /// Removes a cgroup, first ending whatever is left in it. Only a cgroup that is named by a container's id comes here.

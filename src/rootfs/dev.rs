@@ -1,7 +1,7 @@
 //! The devices that every program expects, made in the container's own /dev: a node is a number, and only these
 //! numbers are there.
 
-use crate::plan::{Op, Phase, Plan, Spec, c_string};
+use crate::plan::{Op, Phase, Plan, Spec, Stage, c_string};
 use crate::sys::{self, FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -29,7 +29,7 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
         let shell = format!("mknod -m 666 $ROOT/dev/{name} c {major} {minor}");
         let op = Op::new("mknodat", [name.to_string(), format!("{major}:{minor}")], shell, move |stage| {
             let mode = Mode::from_bits_truncate(0o666);
-            mknodat(open_dev(&stage.root)?, c_name.as_c_str(), SFlag::S_IFCHR, mode, makedev(major, minor))
+            mknodat(open_dev(stage)?, c_name.as_c_str(), SFlag::S_IFCHR, mode, makedev(major, minor))
         });
         let op = op.hint(|errno, _| match errno {
             Errno::EPERM => Some("CAP_MKNOD is missing, or an outer container forbids devices".to_string()),
@@ -42,7 +42,7 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
     for (name, target) in LINKS {
         let (c_name, c_target) = (c_string(name.as_bytes()), c_string(target.as_bytes()));
         let op = Op::new("symlinkat", [target, name], format!("ln -s {target} $ROOT/dev/{name}"), move |stage| {
-            symlinkat(c_target.as_c_str(), open_dev(&stage.root)?, c_name.as_c_str())
+            symlinkat(c_target.as_c_str(), open_dev(stage)?, c_name.as_c_str())
         });
         plan.add(Phase::Devices, format!("link.{name}"), op).why("Scripts open it by this name.");
     }
@@ -55,11 +55,11 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
 fn console(plan: &mut Plan) {
     let args = ["$TERMINAL".to_string(), "".into(), format!("{:?}", MsFlags::MS_BIND), "".into()];
     let op = Op::new("mount", args, "touch $ROOT/dev/console && mount --bind $TERMINAL $ROOT/dev/console", |stage| {
-        let Some(terminal) = &stage.terminal else { return Err(Errno::EBADF) };
         let mode = Mode::from_bits_truncate(0o600);
-        let dev = open_dev(&stage.root)?;
-        mknodat(&dev, c"console", SFlag::S_IFREG, mode, 0)?;
-        let place = sys::openat2(&dev, c"console", OFlag::O_PATH, Mode::empty(), RESOLVE_NO_SYMLINKS)?;
+        let dev = open_dev(stage)?;
+        mknodat(dev, c"console", SFlag::S_IFREG, mode, 0)?;
+        let place = sys::openat2(dev, c"console", OFlag::O_PATH, Mode::empty(), RESOLVE_NO_SYMLINKS)?;
+        let Some(terminal) = &stage.terminal else { return Err(Errno::EBADF) };
         let (from, to) = (FdPath::new(terminal), FdPath::new(&place));
         mount(Some(from.as_c_str()), to.as_c_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
     });
@@ -68,7 +68,12 @@ fn console(plan: &mut Plan) {
         .look("ls -l /proc/$PID/root/dev/console");
 }
 
-fn open_dev(root: &Option<OwnedFd>) -> Result<OwnedFd, Errno> {
-    let Some(root) = root else { return Err(Errno::EBADF) };
-    sys::openat2(root, c"dev", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty(), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+/// The container's /dev, opened by the first step that needs it.
+fn open_dev(stage: &mut Stage) -> Result<&OwnedFd, Errno> {
+    let Stage { root: Some(root), dev, .. } = stage else { return Err(Errno::EBADF) };
+    if dev.is_none() {
+        let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+        *dev = Some(sys::openat2(root, c"dev", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty(), resolve)?);
+    }
+    dev.as_ref().ok_or(Errno::EBADF)
 }

@@ -70,7 +70,8 @@ impl Room for Rootfs {
 
     fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {
         let mut root = Root::default();
-        root.set_path(spec.folder().join("rootfs")).set_readonly(said.get_flag("read-only").then_some(true));
+        root.set_path(spec.dirs.running(&spec.id).join("rootfs"))
+            .set_readonly(said.get_flag("read-only").then_some(true));
         spec.oci.set_root(Some(root));
         let shm = said.get_one::<String>("shm-size").map(String::as_str).unwrap_or("64m");
         // The room of the namespaces has said /proc; what stands in a list before it is mounted before it.

@@ -136,8 +136,8 @@ pub fn plan(spec: &Spec, plan: &mut Plan) {
             flags -= MsFlags::MS_RDONLY;
         }
         let kind = if bound { "" } else { kind };
-        let file = std::fs::metadata(&source).is_ok_and(|data| !data.is_dir());
-        let create = if bound && file || etc_file(&target) { SFlag::S_IFREG } else { SFlag::S_IFDIR };
+        let file = bound && std::fs::metadata(&source).is_ok_and(|data| !data.is_dir());
+        let create = if file || etc_file(&target) { SFlag::S_IFREG } else { SFlag::S_IFDIR };
         if bound && !Path::new(&source).starts_with(spec.folder()) {
             super::binds::plan(spec, mount, &source, flags, create, plan);
             continue;

@@ -23,6 +23,8 @@ const LONGEST_NAME: usize = 255;
 /// A path inside the container's root, laid out before the clone.
 pub(super) struct Place {
     path: CString,
+    parent: CString,
+    name: CString,
     /// The kind of what is made where there is nothing; empty: nothing is made.
     create: SFlag,
     follow: bool,
@@ -31,7 +33,10 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(path: &str, create: SFlag) -> Self {
         let follow = !ENGINES.iter().any(|own| Path::new(path).starts_with(own));
-        Self { path: c_string(path.as_bytes()), create, follow }
+        let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or_default();
+        let parent = if parent.is_empty() { "/" } else { parent };
+        let [path, parent, name] = [path, parent, name].map(|text| c_string(text.as_bytes()));
+        Self { path, parent, name, create, follow }
     }
 
     /// Opens the place, making it and its parents first where they are missing. ELOOP: a link stands where none may,
@@ -39,7 +44,13 @@ impl Place {
     pub(super) fn open(&self, root: &OwnedFd) -> Result<OwnedFd, Errno> {
         // Mostly there is no link, and one call does it.
         match open_plain(root, &self.path) {
-            Err(Errno::ENOENT) if !self.create.is_empty() => self.walk(root),
+            Err(Errno::ENOENT) if !self.create.is_empty() => match open_plain(root, &self.parent) {
+                Ok(parent) => {
+                    self.make(&parent, &self.name, true)?;
+                    open_plain(root, &self.path)
+                }
+                Err(_) => self.walk(root),
+            },
             Err(Errno::ELOOP) if self.follow => self.walk(root),
             other => other,
         }

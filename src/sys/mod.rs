@@ -28,7 +28,8 @@ pub use mount::{MOUNT_ATTR_RDONLY, mount_setattr_recursive, move_mount, open_tre
 pub use netfilter::{legacy_table, nft_table};
 pub use netlink::{NamedLink, delete_link, links, named_link, set_link_alias, silence_bridge_port};
 pub use path::{
-    FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_tmpfile_and_link, openat2, read_link,
+    FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_tmpfile_and_link,
+    openat2, read_link,
 };
 pub use signals::{
     SignalFd, default_signals, interrupted, kill, pidfd_open, pidfd_send_signal, wait_pidfd, wait_signal,

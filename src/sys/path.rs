@@ -16,6 +16,9 @@ pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 /// Every symbolic link is refused (ELOOP), on the way and at the end.
 pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 
+/// A mount point is not crossed (EXDEV), a bind mount of the same file system neither.
+pub const RESOLVE_NO_XDEV: u64 = 0x01;
+
 #[repr(C)]
 struct OpenHow {
     flags: u64,
