@@ -24,6 +24,8 @@ mod ch08;
 mod ch09;
 #[path = "chapters/check.rs"]
 mod check;
+#[path = "chapters/labs.rs"]
+mod labs;
 #[path = "chapters/sabotage.rs"]
 mod sabotage;
 

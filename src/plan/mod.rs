@@ -9,6 +9,8 @@ mod explain;
 mod failpoint;
 mod iptables;
 mod journal;
+#[cfg(feature = "labs")]
+mod labs;
 mod launch;
 mod life;
 mod op;
@@ -191,6 +193,8 @@ impl Plan {
             draw(*room, &mut plan)?;
         }
         plan.room = "engine";
+        #[cfg(feature = "labs")]
+        labs::bend(&mut plan)?;
         plan.add_clone();
         Ok(plan)
     }

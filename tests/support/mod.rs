@@ -27,4 +27,4 @@ pub mod tree;
 pub use engine::{Done, Engine, Running};
 pub use guard::Guard;
 pub use host::{PrivateHost, skip};
-pub use programs::examples;
+pub use programs::{build, examples};
