@@ -4,12 +4,18 @@
  *
  *   cc -O2 -static -o floor scripts/floor.c && sudo ./floor LAYER SCRATCH /bin/true
  *
+ * With FLOOR_BRIDGE=NAME in the environment also those of `--net bridge`: a veth pair with one end on that bridge, an
+ * address (10.99.0.2/24) and a default route over 10.99.0.1.
+ *
  * LAYER is an image's tree (/var/lib/mydocker/layers/.../diff), SCRATCH a folder in which it makes its own.
  * It follows the machine: cgroup v1 hierarchies where /sys/fs/cgroup has them, else the unified tree. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
 #include <linux/sched.h>
 #include <net/if.h>
 #include <sched.h>
@@ -208,6 +214,101 @@ static void confine(void)
 	CHECK(syscall(SYS_capset, &header, data));
 }
 
+/* One netlink message: header, fixed part, attributes; sent, and answered with 0. */
+static char message[1024];
+
+static void *begin(int type, int flags, int size)
+{
+	struct nlmsghdr *head = (void *)message;
+	memset(message, 0, sizeof message);
+	head->nlmsg_type = type;
+	head->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+	head->nlmsg_len = NLMSG_LENGTH(size);
+	return NLMSG_DATA(head);
+}
+
+static struct rtattr *put_attr(int type, const void *data, int size)
+{
+	struct nlmsghdr *head = (void *)message;
+	struct rtattr *attr = (void *)(message + NLMSG_ALIGN(head->nlmsg_len));
+	attr->rta_type = type;
+	attr->rta_len = RTA_LENGTH(size);
+	if (data)
+		memcpy(RTA_DATA(attr), data, size);
+	head->nlmsg_len = NLMSG_ALIGN(head->nlmsg_len) + RTA_ALIGN(attr->rta_len);
+	return attr;
+}
+
+static void close_attr(struct rtattr *attr)
+{
+	attr->rta_len = message + ((struct nlmsghdr *)message)->nlmsg_len - (char *)attr;
+}
+
+static void finish(int fd)
+{
+	struct { struct nlmsghdr head; struct nlmsgerr error; char rest[1024]; } answer;
+	CHECK(send(fd, message, ((struct nlmsghdr *)message)->nlmsg_len, 0));
+	CHECK(recv(fd, &answer, sizeof answer, 0));
+	if (answer.error.error) {
+		fprintf(stderr, "netlink: %s\n", strerror(-answer.error.error));
+		_exit(125);
+	}
+}
+
+/* One end on the bridge and up, the other as eth0 in the namespace of `pid`. */
+static void plug_in(const char *bridge, int pid)
+{
+	char name[16];
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), master = if_nametoindex(bridge);
+	CHECK(fd);
+	snprintf(name, sizeof name, "fl%d", getpid());
+	struct ifinfomsg *info = begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof *info);
+	info->ifi_flags = info->ifi_change = IFF_UP;
+	put_attr(IFLA_IFNAME, name, strlen(name) + 1);
+	put_attr(IFLA_MASTER, &master, sizeof master);
+	struct rtattr *link = put_attr(IFLA_LINKINFO, NULL, 0);
+	put_attr(IFLA_INFO_KIND, "veth", 4);
+	struct rtattr *data = put_attr(IFLA_INFO_DATA, NULL, 0);
+	struct ifinfomsg nobody = { 0 };
+	struct rtattr *peer = put_attr(VETH_INFO_PEER, &nobody, sizeof nobody);
+	put_attr(IFLA_IFNAME, "eth0", 5);
+	put_attr(IFLA_NET_NS_PID, &pid, sizeof pid);
+	close_attr(peer);
+	close_attr(data);
+	close_attr(link);
+	finish(fd);
+	close(fd);
+}
+
+static void address_and_route(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), eth = if_nametoindex("eth0");
+	in_addr_t own = inet_addr("10.99.0.2"), gateway = inet_addr("10.99.0.1");
+	CHECK(fd);
+	struct ifaddrmsg *addr = begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, sizeof *addr);
+	addr->ifa_family = AF_INET;
+	addr->ifa_prefixlen = 24;
+	addr->ifa_index = eth;
+	put_attr(IFA_LOCAL, &own, sizeof own);
+	put_attr(IFA_ADDRESS, &own, sizeof own);
+	finish(fd);
+	struct ifinfomsg *info = begin(RTM_NEWLINK, 0, sizeof *info);
+	info->ifi_index = eth;
+	info->ifi_flags = info->ifi_change = IFF_UP;
+	finish(fd);
+	struct rtmsg *route = begin(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, sizeof *route);
+	route->rtm_family = AF_INET;
+	route->rtm_table = RT_TABLE_MAIN;
+	route->rtm_protocol = RTPROT_STATIC;
+	route->rtm_type = RTN_UNICAST;
+	put_attr(RTA_GATEWAY, &gateway, sizeof gateway);
+	finish(fd);
+	close(fd);
+}
+
+static const char *bridge;
+static int plugged[2];
+
 static void child(const char *layer, char **argv)
 {
 	static char *env[] = { "PATH=/bin", "HOME=/root", NULL };
@@ -225,6 +326,11 @@ static void child(const char *layer, char **argv)
 	CHECK(ioctl(fd, SIOCSIFFLAGS, &lo));
 	close(fd);
 	seal();
+	if (bridge) {
+		char byte;
+		CHECK(read(plugged[0], &byte, 1));
+		address_and_route();
+	}
 	CHECK(chdir(root));
 	CHECK(syscall(SYS_pivot_root, ".", "."));
 	CHECK(umount2(".", MNT_DETACH));
@@ -254,6 +360,9 @@ int main(int argc, char **argv)
 		snprintf(text, sizeof text, "%s/%s", box, files[i]);
 		put(text, "127.0.0.1\tlocalhost\n");
 	}
+	bridge = getenv("FLOOR_BRIDGE");
+	if (bridge)
+		CHECK(pipe2(plugged, O_CLOEXEC));
 	find_hierarchies();
 	make_cgroups();
 	struct clone_args args = { .exit_signal = SIGCHLD,
@@ -267,6 +376,10 @@ int main(int argc, char **argv)
 	CHECK(pid);
 	if (!pid)
 		child(argv[1], argv + 3);
+	if (bridge) {
+		plug_in(bridge, pid);
+		CHECK(write(plugged[1], "", 1));
+	}
 	CHECK(waitpid(pid, &status, 0));
 	if (!hierarchies)
 		CHECK(rmdir(cgroup(".", "")));

@@ -15,8 +15,7 @@
 
 use super::publish::{Protocol, Published};
 use super::store::Network;
-use crate::plan::{Dirs, iptables_restore, iptables_save};
-use crate::sys;
+use crate::plan::{Dirs, iptables_restore, iptables_save, table_has};
 use std::fmt::Write;
 use std::fs;
 use std::io;
@@ -175,26 +174,7 @@ pub fn uninstall(lock: &fs::File) -> io::Result<()> {
 pub fn is_installed(network: &Network) -> bool {
     let mark = network.mark();
     let needles = [JUMP.as_bytes(), mark.as_bytes()];
-    let has = |rules: Result<Vec<u8>, nix::errno::Errno>| {
-        rules.is_ok_and(|rules| needles.iter().all(|needle| contains(&rules, needle)))
-    };
-    let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
-    ["raw", "nat", "filter"].iter().all(|table| {
-        legacy.lines().any(|name| name == *table) && has(sys::legacy_table(table)) || has(sys::nft_table(table))
-    })
-}
-
-fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    let first = needle.first().copied().unwrap_or_default();
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| *byte == first) {
-        rest = &rest[at..];
-        if rest.starts_with(needle) {
-            return true;
-        }
-        rest = &rest[1..];
-    }
-    false
+    ["raw", "nat", "filter"].iter().all(|table| table_has(table, &needles))
 }
 
 /// The lines that publish ports of the container at `address`. `verb` is `-A` or `-D`.

@@ -102,7 +102,7 @@ pub fn plan_repair(dirs: &Dirs) -> Result<(Plan, Vec<String>)> {
         if !networks.is_empty() {
             let (root, all) = (dirs.clone(), networks.clone());
             let shell = "iptables-save; iptables-restore --noflush --wait   # what is missing";
-            let op = op("execve", ["iptables-restore"], shell, move |_| Ok(setup::mend(&root, &all)?));
+            let op = op("posix_spawn", ["iptables-restore"], shell, move |_| Ok(setup::mend(&root, &all)?));
             plan.add(Phase::Host, "mend", op)
                 .why("The rules of every network, and the ports of every container that lives.")
                 .look("iptables-save | grep mydocker");

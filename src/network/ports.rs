@@ -108,7 +108,7 @@ pub fn publish(
     ) + "COMMIT\nEND";
     let rules = spec.folder().join("published.rules");
     let (endpoint, path) = (Arc::clone(endpoint), rules.clone());
-    let op = op("execve", std::iter::once("iptables-restore".to_string()).chain(lines), shell, move |_| {
+    let op = op("posix_spawn", std::iter::once("iptables-restore".to_string()).chain(lines), shell, move |_| {
         let address = endpoint.address(number).ok_or(Errno::EADDRNOTAVAIL)?;
         let ports = endpoint.published();
         // The way back first.

@@ -5,7 +5,7 @@ use super::firewall;
 use super::netlink::{self, Link, Netlink, Route};
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::{Trouble, op};
-use crate::plan::{Dirs, FORWARD_WAS_OFF, MARK, Phase, Plan, Undo};
+use crate::plan::{Dirs, FORWARD_WAS_OFF, MARK, Phase, Plan, Undo, firewall_patience, has_iptables};
 use anyhow::{Context, Result, bail};
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
@@ -91,6 +91,12 @@ fn fits(dirs: &Dirs, network: &Network) -> bool {
 pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &mut Plan) {
     let name = &network.name;
     let undo = |undo: Undo| Some(undo).filter(|_| undone);
+    let needs_rules = !on_disk || !firewall::is_installed(network);
+    if needs_rules {
+        let op = op("access", ["iptables-restore"], "command -v iptables-restore", |_| Ok(has_iptables()?));
+        plan.add(Phase::Host, format!("firewall.{name}"), op)
+            .why("Without a firewall nothing of a network would be closed to the outside: then there is none.");
+    }
     if !on_disk {
         let (path, drafted) = (network.folder(dirs).join("network.json"), network.clone());
         let shell = format!("mkdir -p {}   # and its network.json", network.leases(dirs).display());
@@ -118,7 +124,7 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
             .why("A machine hands packets from one card to another only if it is told to; the last network puts it back.")
             .look("sysctl net.ipv4.ip_forward");
     }
-    if undone || !firewall::is_installed(network) {
+    if needs_rules {
         let step = rules(dirs, network, plan);
         step.undo = undo(Undo::RemoveRules { rules: firewall::removal_file(dirs, network) });
     }
@@ -251,16 +257,16 @@ fn forward(network: &Network) -> io::Result<()> {
 /// The lock under which engines of all data roots read the tables and write them again: the tables are the host's.
 pub fn firewall_lock() -> io::Result<fs::File> {
     const PATH: &str = "/run/mydocker-firewall.lock";
-    const PATIENCE: Duration = Duration::from_secs(60);
+    // Whoever holds it may be waiting for another program's lock himself.
+    let patience = 3 * firewall_patience();
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let file = options.open(PATH)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + Duration::from_secs(patience);
     while file.try_lock().is_err() {
         if Instant::now() > end {
             return Err(io::Error::other(format!(
-                "another engine has held `{PATH}` for {} seconds (`fuser {PATH}` names it)",
-                PATIENCE.as_secs()
+                "another engine has held `{PATH}` for {patience} seconds (`fuser {PATH}` names it)"
             )));
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -273,7 +279,7 @@ fn rules<'a>(dirs: &Dirs, network: &Network, plan: &'a mut Plan) -> &'a mut crat
     all.push(network.clone());
     let shell = format!("iptables-restore --noflush --wait <<'END'\n{}END", firewall::preview(&all));
     let (dirs, this) = (dirs.clone(), network.clone());
-    let op = op("execve", ["iptables-restore", "--noflush", "--wait"], shell, move |_| {
+    let op = op("posix_spawn", ["iptables-restore", "--noflush", "--wait"], shell, move |_| {
         let mut all = store::list(&dirs);
         if !all.iter().any(|one| one.name == this.name) {
             all.push(this.clone());

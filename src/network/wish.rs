@@ -53,13 +53,10 @@ impl Wish {
         // What a class, or a machine without a firewall, wants everywhere.
         let usual = spec.caller.iter().find(|(name, _)| name == "MYDOCKER_NETWORK").map(|(_, value)| value.as_str());
         let words: Vec<&str> = strings("network").collect();
-        // Not docker's default yet: what a bridge adds to every start is not measured, so it is there when it is asked
-        // for, by name or by what makes no sense without it.
-        let wants_wire = ["publish", "network-alias", "link", "ip", "mac-address"]
-            .iter()
-            .any(|flag| said.value_source(flag).is_some_and(|source| source == clap::parser::ValueSource::CommandLine))
-            || said.get_flag("publish-all");
-        let usual = usual.unwrap_or(if wants_wire { DEFAULT } else { "none" });
+        let usual = usual.unwrap_or(DEFAULT);
+        if usual == "host" || usual.starts_with("container:") {
+            bail!("MYDOCKER_NETWORK: `{}` has to be said with --network, container by container", usual.escape_debug());
+        }
         let words = if words.is_empty() { vec![usual] } else { words };
         let (mode, mut attachments) = networks(words)?;
         let mut publish = Vec::new();

@@ -3,18 +3,30 @@
 //!
 //! Try it without us: `printf '*filter\n:DEMO - [0:0]\nCOMMIT\n' | iptables-restore --noflush --wait 20`
 
+use crate::sys;
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-/// How long we wait for another program's lock on the tables, in seconds.
-const PATIENCE: &str = "20";
+/// How long we wait for another program's lock on the tables, in seconds. A test need not wait that long (debug builds
+/// only).
+pub fn firewall_patience() -> u64 {
+    const PATIENCE: u64 = 20;
+    let shorter = std::env::var("MYDOCKER_FIREWALL_PATIENCE").ok().filter(|_| cfg!(debug_assertions));
+    shorter.and_then(|text| text.parse().ok()).unwrap_or(PATIENCE)
+}
 
 /// Adds to the tables what `text` says; leaves alone what it does not name. The error is one line, the program's own.
 pub fn iptables_restore(text: &str) -> io::Result<()> {
     let mut command = program("iptables-restore")?;
-    command.args(["--noflush", "--wait", PATIENCE]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| not_there("iptables-restore", &error))?;
+    let patience = firewall_patience();
+    command
+        .args(["--noflush", "--wait", &patience.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = spawn(&mut command).map_err(|error| not_there("iptables-restore", &error))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that ends early says why on stderr.
         let _ = stdin.write_all(text.as_bytes());
@@ -26,7 +38,7 @@ pub fn iptables_restore(text: &str) -> io::Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("xtables lock") {
         return Err(io::Error::other(format!(
-            "another program has held the lock of the firewall's tables for {PATIENCE} seconds (`fuser /run/xtables.lock` \
+            "another program has held the lock of the firewall's tables for {patience} seconds (`fuser /run/xtables.lock` \
              names it)"
         )));
     }
@@ -40,8 +52,10 @@ pub fn iptables_restore(text: &str) -> io::Result<()> {
 
 /// Every rule there is, one `-A …` per line, under the name of its table.
 pub fn iptables_save() -> io::Result<Vec<(String, String)>> {
-    let output = program("iptables-save")?.stdin(Stdio::null()).output();
-    let output = output.map_err(|error| not_there("iptables-save", &error))?;
+    let mut command = program("iptables-save")?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = spawn(&mut command).map_err(|error| not_there("iptables-save", &error))?;
+    let output = child.wait_with_output()?;
     let mut table = String::new();
     let mut rules = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -54,8 +68,54 @@ pub fn iptables_save() -> io::Result<Vec<(String, String)>> {
     Ok(rules)
 }
 
+/// Starts it with SIGALRM let through: by that it ends its wait for the lock, and the engine, which passes on all
+/// signals, has them blocked.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    use nix::sys::signal::{SigSet, Signal};
+    let alarm = SigSet::from(Signal::SIGALRM);
+    let blocked = SigSet::thread_get_mask().is_ok_and(|mask| mask.contains(Signal::SIGALRM));
+    alarm.thread_unblock()?;
+    let child = command.spawn();
+    if blocked {
+        alarm.thread_block()?;
+    }
+    child
+}
+
+/// Whether the program is there that writes rules.
+pub fn has_iptables() -> io::Result<()> {
+    program("iptables-restore").map(drop)
+}
+
+/// Whether the kernel's table has rules in which all of `needles` stand, in either flavour; asked of the kernel itself,
+/// because to start a program takes milliseconds.
+pub fn table_has(table: &str, needles: &[&[u8]]) -> bool {
+    let has = |rules: Result<Vec<u8>, nix::errno::Errno>| {
+        rules.is_ok_and(|rules| needles.iter().all(|needle| contains(&rules, needle)))
+    };
+    // Only asking would make the table, if it were not there.
+    let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    legacy.lines().any(|name| name == table) && has(sys::legacy_table(table)) || has(sys::nft_table(table))
+}
+
+fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    let first = needle.first().copied().unwrap_or_default();
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| *byte == first) {
+        rest = &rest[at..];
+        if rest.starts_with(needle) {
+            return true;
+        }
+        rest = &rest[1..];
+    }
+    false
+}
+
 /// Takes out rules: `text` is made of `*table`, `-D …` and `COMMIT` lines. What is not there any more is passed over.
 pub fn remove_rules(text: &str) -> io::Result<()> {
+    if !stands_there(text) {
+        return Ok(());
+    }
     let Err(first) = iptables_restore(text) else { return Ok(()) };
     let there = iptables_save().map_err(|_| first)?;
     let mut table = "";
@@ -72,6 +132,16 @@ pub fn remove_rules(text: &str) -> io::Result<()> {
         }
     }
     if left.contains("-D ") { iptables_restore(&left) } else { Ok(()) }
+}
+
+/// Whether any of the rules that `text` takes out can be in the kernel, judged by their comments.
+fn stands_there(text: &str) -> bool {
+    let mut table = "";
+    text.lines().any(|line| {
+        table = line.strip_prefix('*').unwrap_or(table);
+        let comment = line.split(' ').skip_while(|word| *word != "--comment").nth(1);
+        line.starts_with("-D ") && comment.is_none_or(|comment| table_has(table, &[comment.as_bytes()]))
+    })
 }
 
 /// The words of a rule, without what the two flavours write differently: quotes, and `/32`.

@@ -22,7 +22,7 @@ mod undo_network;
 
 pub use explain::{Narrator, dry_run, dry_run_on_host, narrate_json};
 pub use failpoint::{Failpoint, Fault};
-pub use iptables::{iptables_restore, iptables_save, remove_rules};
+pub use iptables::{firewall_patience, has_iptables, iptables_restore, iptables_save, remove_rules, table_has};
 pub use journal::{
     Entry, Header, Journal, Leftover, boot_id, has_journal, has_owner, journals, leftover, leftovers, start_time,
     undo_list, wait_for_owner,

@@ -16,7 +16,7 @@ pub fn legacy_table(name: &str) -> Result<Vec<u8>, Errno> {
     const NAME: usize = 32;
     // struct ipt_getinfo: name, valid_hooks, hook_entry[5], underflow[5], num_entries, size.
     const INFO: usize = NAME + 4 * 13;
-    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?;
     let ask = |option: libc::c_int, buffer: &mut [u8]| {
         let mut size = buffer.len() as libc::socklen_t;
         // SAFETY: the kernel writes at most `size` bytes into the buffer, which is that large.

@@ -1,0 +1,293 @@
+"""The network: a start on the bridge, and what a wire carries, beside the floor, docker and podman.
+
+Everything happens in a network and a mount namespace of its own, with a private /run: no rule, bridge or route of this
+machine is touched, and all is gone at the end. A peer that is not installed is skipped, and said to be.
+
+Starts: `run --rm busybox true`, without and with a published port. The floor makes the same kernel objects, the bridge
+port included, and no rules. Throughput: iperf3 between two containers, and through a port published on 127.0.0.1, beside
+two veth ends on a bare bridge without rules. Latency: one byte to and fro over TCP.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import timing
+
+PORT = 5201
+
+
+def sh(line):
+    return subprocess.run(["sh", "-c", line], check=True, capture_output=True, text=True).stdout
+
+
+def private_host(scratch):
+    """A host of our own: one card with a default route, so that there is an MTU to take over, and a bridge for the floor."""
+    sh("mount -t tmpfs tmpfs /run && ip link set lo up")
+    sh("ip link add wire type veth peer name far && ip link set far up && ip link set wire up"
+       " && ip addr add 192.0.2.1/24 dev wire && ip route add default via 192.0.2.2")
+    sh("ip link add floor0 type bridge && ip addr add 10.99.0.1/24 dev floor0 && ip link set floor0 up")
+    os.environ["FLOOR_BRIDGE"] = "floor0"
+    os.environ.pop("MYDOCKER_NETWORK", None)
+    os.makedirs(f"{scratch}/floor")
+
+
+class Docker:
+    """A private daemon, in our namespaces."""
+
+    def __init__(self, scratch, layer):
+        socket_path = f"unix://{scratch}/docker.sock"
+        with open(f"{scratch}/dockerd.log", "w") as log:
+            self.daemon = subprocess.Popen(
+                ["dockerd", "--data-root", f"{scratch}/docker", "--exec-root", f"{scratch}/docker-run",
+                 "--pidfile", f"{scratch}/docker.pid", "-H", socket_path], stdout=log, stderr=log)
+        self.command = [timing.found("docker"), "-H", socket_path]
+        for _ in range(150):
+            if subprocess.run([*self.command, "info"], capture_output=True).returncode == 0:
+                break
+            if self.daemon.poll() is not None:
+                break
+            time.sleep(0.1)
+        load(self.command, layer)
+
+    def stop(self):
+        self.daemon.send_signal(signal.SIGTERM)
+        self.daemon.wait(60)
+
+
+def load(command, layer):
+    archive = subprocess.Popen(["tar", "-C", layer, "-c", "."], stdout=subprocess.PIPE)
+    subprocess.run([*command, "import", "-", "mydocker-bench"], stdin=archive.stdout, check=True, capture_output=True)
+
+
+def podman(scratch, layer):
+    command = [timing.found("podman"), "--root", f"{scratch}/podman", "--runroot", f"{scratch}/podman-run",
+               "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--tmpdir", f"{scratch}/podman-tmp"]
+    load(command, layer)
+    return command
+
+
+def peers(scratch, layer):
+    """What is there beside us: name, command, image, and what to call at the end."""
+    found, daemon = {}, None
+    if timing.found("docker") and timing.found("dockerd"):
+        try:
+            daemon = Docker(scratch, layer)
+            found["docker"] = daemon.command
+        except (subprocess.CalledProcessError, OSError) as error:
+            print(f"docker: skipped, its daemon does not start here ({error})")
+    else:
+        print("docker: skipped, it is not installed")
+    if timing.found("podman"):
+        try:
+            command = podman(scratch, layer)
+            subprocess.run([*command, "run", "--rm", "mydocker-bench", "/bin/true"], check=True, capture_output=True)
+            found["podman"] = command
+        except (subprocess.CalledProcessError, OSError) as error:
+            words = (getattr(error, "stderr", b"") or b"").decode().strip().splitlines()
+            print(f"podman: skipped, it does not work here ({words[-1] if words else error})")
+    else:
+        print("podman: skipped, it is not installed")
+    return found, daemon
+
+
+def starts(options, scratch, mydocker, layer, others):
+    floor = [os.path.abspath(options.floor), layer, f"{scratch}/floor", "/bin/true"]
+    quick = {
+        "floor": floor,
+        "mydocker": [*mydocker, "run", "--rm", "busybox", "true"],
+        "mydocker -p": [*mydocker, "run", "--rm", "-p", "127.0.0.1:8080:80", "busybox", "true"],
+        "no network": [*mydocker, "run", "--rm", "--net", "none", "busybox", "true"],
+    }
+    loop = timing.compare(quick, options.rounds)
+    timing.table("a start on the bridge, in a tight loop", loop)
+    gaps = timing.compare(quick, max(options.rounds // 2, 1), options.gap)
+    timing.table(f"with {options.gap} s of idling before each", gaps)
+    slow = {"mydocker": quick["mydocker"], "mydocker -p": quick["mydocker -p"]}
+    for name, command in others.items():
+        slow[name] = [*command, "run", "--rm", "mydocker-bench", "/bin/true"]
+        slow[f"{name} -p"] = [*command, "run", "--rm", "-p", "127.0.0.1:8081:80", "mydocker-bench", "/bin/true"]
+    if others:
+        timing.table("beside the peers", timing.compare(slow, max(options.rounds // 5, 1)))
+    print("\nbudget                            reached")
+    print(f"2.50 x floor, tight loop          {timing.ratio(loop, 'mydocker', 'floor'):.2f}")
+    print(f"2.50 x floor, with gaps           {timing.ratio(gaps, 'mydocker', 'floor'):.2f}")
+
+
+class Wire:
+    """Two network namespaces that can talk: pids, the first one's address, and a port of 127.0.0.1 that leads to it."""
+
+    def __init__(self, server, client, address, published, remove):
+        self.server, self.client, self.address = server, client, address
+        self.published, self.remove = published, remove
+
+
+def bare(scratch):
+    """Two veth ends on a bridge without rules, in namespaces that nothing else is in."""
+    sleepers = [subprocess.Popen(["unshare", "--net", "sleep", "100000"]) for _ in range(3)]
+    pids = [sleeper.pid for sleeper in sleepers]
+    home = os.readlink("/proc/self/ns/net")
+    while any(os.readlink(f"/proc/{pid}/ns/net") == home for pid in pids):
+        time.sleep(0.01)
+    switch = f"nsenter -t {pids[2]} -n "
+    sh(f"{switch} ip link add bare0 type bridge && {switch} ip link set bare0 up")
+    for number, pid in enumerate(pids[:2]):
+        sh(f"{switch} ip link add bare{number + 1} master bare0 up type veth peer name eth0 netns {pid}"
+           f" && nsenter -t {pid} -n sh -c 'ip addr add 10.98.0.{number + 2}/24 dev eth0 && ip link set eth0 up'")
+    return Wire(pids[0], pids[1], "10.98.0.2", None, lambda: [sleeper.kill() for sleeper in sleepers])
+
+
+def containers(command, image, port):
+    """Two containers of an engine, the first with a port of 127.0.0.1."""
+    publish = ["-p", f"127.0.0.1:{port}:{PORT}"]
+    run = [[*command, "run", "-d", "--name", "bench-server", *publish, image, "/bin/sleep", "100000"],
+           [*command, "run", "-d", "--name", "bench-client", image, "/bin/sleep", "100000"]]
+    for line in run:
+        subprocess.run(line, check=True, capture_output=True)
+
+    def ask(what, name):
+        line = [*command, "inspect", "-f", what, name]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+
+    names = ["bench-server", "bench-client"]
+    server, client = [int(ask("{{.State.Pid}}", name)) for name in names]
+    address = sh(f"nsenter -t {server} -n ip -4 -o addr show eth0").split()[3].split("/")[0]
+    remove = [*command, "rm", "-f", *names]
+    return Wire(server, client, address, port, lambda: subprocess.run(remove, capture_output=True))
+
+
+def within(pid):
+    return [] if pid is None else ["nsenter", "-t", str(pid), "-n"]
+
+
+def throughput(server, client, address, port, seconds):
+    """Gbit/s of one TCP stream."""
+    listener = subprocess.Popen([*within(server), "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(50):
+            time.sleep(0.1)
+            line = [*within(client), "iperf3", "-J", "-t", str(seconds), "-c", address, "-p", str(port)]
+            done = subprocess.run(line, capture_output=True, text=True)
+            if done.returncode == 0:
+                return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"] / 1e9
+        raise SystemExit(f"bench: iperf3 to {address}:{port}: {done.stdout[-300:]}")
+    finally:
+        listener.terminate()
+        listener.wait()
+
+
+ECHO = """
+import socket
+server = socket.create_server(("0.0.0.0", %d))
+peer = server.accept()[0]
+peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+while byte := peer.recv(1):
+    peer.send(byte)
+"""
+
+ASK = """
+import socket, time
+for attempt in range(100):
+    try:
+        peer = socket.create_connection(("%s", %d), 5)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.send(b"x")
+        if peer.recv(1): break
+    except OSError:
+        pass
+    time.sleep(0.05)
+begin = time.perf_counter()
+for _ in range(%d):
+    peer.send(b"x")
+    peer.recv(1)
+print((time.perf_counter() - begin) / %d * 1e6)
+"""
+
+
+def latency(server, client, address, port, times):
+    """Microseconds for one byte to and fro."""
+    listener = subprocess.Popen([*within(server), sys.executable, "-c", ECHO % PORT])
+    try:
+        time.sleep(0.3)
+        line = [*within(client), sys.executable, "-c", ASK % (address, port, times, times)]
+        return float(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+    finally:
+        listener.kill()
+        listener.wait()
+
+
+def wires(options, scratch, mydocker, others):
+    if timing.found("iperf3") is None:
+        print("\nthroughput: skipped, iperf3 is not installed (apt-get install iperf3)")
+        return
+    all_wires = {"bare bridge": bare(scratch), "mydocker": containers(mydocker, "busybox", 5301)}
+    for number, (name, command) in enumerate(others.items()):
+        all_wires[name] = containers(command, "mydocker-bench", 5302 + number)
+    rows = {}
+    try:
+        for _ in range(options.turns):
+            for name, wire in all_wires.items():
+                row = rows.setdefault(name, {"between": [], "port": [], "trip": [], "port trip": []})
+                row["between"].append(throughput(wire.server, wire.client, wire.address, PORT, options.seconds))
+                row["trip"].append(latency(wire.server, wire.client, wire.address, PORT, 5000))
+                if wire.published:
+                    row["port"].append(throughput(wire.server, None, "127.0.0.1", wire.published, options.seconds))
+                    row["port trip"].append(latency(wire.server, None, "127.0.0.1", wire.published, 5000))
+    finally:
+        for wire in all_wires.values():
+            wire.remove()
+    print(f"\n{'one TCP stream':<14}{'between two':>14}{'of bare':>9}{'by 127.0.0.1':>15}{'to and fro':>13}{'by port':>11}")
+    for name, row in rows.items():
+        ratio = statistics.median(a / b for a, b in zip(row["between"], rows["bare bridge"]["between"]))
+        middle = {key: statistics.median(series) if series else None for key, series in row.items()}
+        port = f"{middle['port']:.1f} Gbit/s" if middle["port"] else "-"
+        trip = f"{middle['port trip']:.1f} us" if middle["port trip"] else "-"
+        print(f"{name:<14}{middle['between']:>7.1f} Gbit/s{ratio:>9.2f}{port:>15}{middle['trip']:>10.1f} us{trip:>11}")
+    print("\nbudget: between two containers at least 0.95 of the bare bridge; above docker in both")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mydocker", required=True)
+    parser.add_argument("--floor", required=True)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--gap", type=float, default=0.1, help="seconds of idling before each start, in the second table")
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement of throughput")
+    parser.add_argument("--turns", type=int, default=3, help="measurements of each wire")
+    parser.add_argument("--only", choices=["starts", "wires"])
+    options = parser.parse_args()
+    if "BENCH_PRIVATE" not in os.environ:
+        os.environ["BENCH_PRIVATE"] = "yes"
+        line = ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, *sys.argv]
+        os.execvp(line[0], line)
+    scratch = tempfile.mkdtemp(prefix="mydocker-bench-", dir="/var/tmp")
+    daemon = None
+    try:
+        private_host(scratch)
+        mydocker = [os.path.abspath(options.mydocker), "--root", f"{scratch}/root"]
+        subprocess.run([*mydocker, "run", "--rm", "busybox", "true"], check=True)
+        [layer] = [f"{scratch}/root/layers/{name}/diff" for name in os.listdir(f"{scratch}/root/layers")
+                   if os.path.exists(f"{scratch}/root/layers/{name}/diff/bin/true")]
+        others, daemon = peers(scratch, layer)
+        if options.only != "wires":
+            starts(options, scratch, mydocker, layer, others)
+        if options.only != "starts":
+            wires(options, scratch, mydocker, others)
+    finally:
+        if daemon:
+            daemon.stop()
+        for line in sh("cut -d' ' -f5 /proc/self/mountinfo").split():
+            if line.startswith(scratch):
+                subprocess.run(["umount", "-l", line], capture_output=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+main()
