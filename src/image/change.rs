@@ -2,6 +2,7 @@
 //! moved to its place, under the lock, the index last: a crash or a full disk at any moment before leaves the store as
 //! it was. The folder is locked by its maker, so what a dead maker has left can be told and removed.
 
+use super::remove::{Lost, Swept, sweep};
 use super::store::{IMAGE_NAME, REF_NAME, name_of};
 use super::{Config, Digest, Reference, Store};
 use anyhow::{Context, Result};
@@ -13,6 +14,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// In a change's folder: what is to be deleted if nothing names it when the change is over.
+const LOST: &str = "lost";
+const YOUNG: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Blobs and layers on their way into the store.
 pub struct Change<'a> {
     pub store: &'a Store,
@@ -21,23 +26,36 @@ pub struct Change<'a> {
     next: AtomicU32,
     blobs: Vec<(Digest, PathBuf)>,
     layers: Vec<(Digest, PathBuf)>,
+    doomed: Option<Lost>,
 }
 
 impl<'a> Change<'a> {
     pub fn begin(store: &'a Store) -> Result<Self> {
+        bury_the_dead(store);
         let parent = store.root().join("tmp");
-        sweep(&parent);
         let random = crate::sys::random::<8>()?;
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let folder = parent.join(format!("change-{name}"));
+        let (new, folder) = (parent.join(format!("new-{name}")), parent.join(format!("change-{name}")));
         let make = || -> Result<File> {
-            DirBuilder::new().mode(0o700).create(&folder)?;
-            let lock = File::open(&folder)?;
+            DirBuilder::new().mode(0o700).create(&new)?;
+            let lock = File::open(&new)?;
             lock.try_lock().context("cannot lock it")?;
+            // Under the other name it is locked from the first moment.
+            fs::rename(&new, &folder)?;
             Ok(lock)
         };
-        let lock = make().with_context(|| format!("cannot make `{}`", folder.display()))?;
-        Ok(Self { store, folder, _lock: lock, next: AtomicU32::new(0), blobs: vec![], layers: vec![] })
+        let lock = make()
+            .inspect_err(|_| drop(fs::remove_dir(&new)))
+            .with_context(|| format!("cannot make `{}`", folder.display()))?;
+        Ok(Self { store, folder, _lock: lock, next: AtomicU32::new(0), blobs: vec![], layers: vec![], doomed: None })
+    }
+
+    /// Says what is to be deleted when the index does not name it any more. It is noted before, so that whoever finds
+    /// this change dead can do it.
+    pub fn doom(&mut self, lost: Lost) -> Result<()> {
+        fs::write(self.folder.join(LOST), lost.to_text()).context("cannot note what is to be deleted")?;
+        self.doomed = Some(lost);
+        Ok(())
     }
 
     /// A path in the private folder that nothing has yet.
@@ -104,24 +122,62 @@ impl<'a> Change<'a> {
         Ok((id, descriptor(MediaType::ImageManifest, &digest, manifest.len() as u64)?))
     }
 
-    /// Moves everything to its place; `edit` changes the index.
-    pub fn commit(mut self, edit: impl FnOnce(&mut ImageIndex) -> Result<()>) -> Result<()> {
+    /// Moves everything to its place; `edit` changes the index. What it has deleted, if that was its business.
+    pub fn commit(mut self, edit: impl FnOnce(&mut ImageIndex) -> Result<()>) -> Result<Swept> {
         // Outside of the lock, because it takes as long as the disk does.
         self.sync().context("cannot sync the image store")?;
-        let _lock = self.store.lock()?;
-        for (digest, path) in std::mem::take(&mut self.blobs) {
-            let place = self.store.blob(&digest);
+        let lock = self.store.lock()?;
+        self.move_in()?;
+        let mut index = self.store.index()?;
+        let before = index.manifests().clone();
+        edit(&mut index)?;
+        for line in index.manifests().iter().filter(|line| !before.contains(line)) {
+            self.check(line)
+                .with_context(|| format!("the image {} was removed meanwhile: try again", line.digest()))?;
+        }
+        self.store.write_index(&index)?;
+        drop(lock);
+        let swept = match self.doomed.take() {
+            Some(lost) => sweep(self.store, &lost)?,
+            None => Swept::default(),
+        };
+        let _ = fs::remove_file(self.folder.join(LOST));
+        Ok(swept)
+    }
+
+    /// Whether all that the image is made of is there: what this change has not made itself, another may have removed.
+    fn check(&self, line: &Descriptor) -> Result<()> {
+        let image = self.store.read(line)?;
+        for layer in image.manifest.layers() {
+            let blob = self.store.blob(&Digest::parse(layer.digest().as_ref())?);
+            anyhow::ensure!(blob.exists(), "`{}` is missing", blob.display());
+        }
+        Ok(())
+    }
+
+    fn move_in(&mut self) -> Result<()> {
+        let (blobs, layers) = (std::mem::take(&mut self.blobs), std::mem::take(&mut self.layers));
+        let store = self.store;
+        let new = |place: &Path, digest: &Digest| (!place.exists()).then(|| digest.hex().to_string());
+        let lost = Lost {
+            blobs: blobs.iter().filter_map(|(digest, _)| new(&store.blob(digest), digest)).collect(),
+            layers: layers.iter().filter_map(|(chain, _)| new(&store.layer(chain), chain)).collect(),
+        };
+        if self.doomed.is_none() && !(lost.blobs.is_empty() && lost.layers.is_empty()) {
+            // Until the index names them, nobody else knows that they are there.
+            fs::write(self.folder.join(LOST), lost.to_text()).context("cannot note what is new")?;
+        }
+        for (digest, path) in blobs {
+            let place = store.blob(&digest);
             fs::rename(&path, &place).with_context(|| format!("cannot put the blob `{digest}` in its place"))?;
         }
-        for (chain, folder) in std::mem::take(&mut self.layers) {
-            let place = self.store.layer(&chain);
+        for (chain, folder) in layers {
+            let place = store.layer(&chain);
             if !place.exists() {
                 fs::rename(&folder, &place).with_context(|| format!("cannot put the layer `{chain}` in its place"))?;
             }
         }
-        let mut index = self.store.index()?;
-        edit(&mut index)?;
-        self.store.write_index(&index)
+        Ok(())
     }
 }
 
@@ -162,29 +218,44 @@ fn files(folder: &Path, list: &mut Vec<PathBuf>) {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            log::warn!("cannot remove `{}`: {error}", self.folder.display());
-        }
+        bury(self.store, &self.folder);
     }
 }
 
-/// Removes what makers that are dead have left.
-fn sweep(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with("change-"));
-        if !ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        // Whoever holds the lock lives; a folder that was made this very moment is not locked yet.
-        let young = entry.metadata().ok().and_then(|data| data.modified().ok()?.elapsed().ok());
-        if young.is_none_or(|age| age.as_millis() < 500) {
-            continue;
-        }
-        if let Ok(folder) = File::open(entry.path())
+/// Removes the folder of a change that has ended, however it did, and what it has left elsewhere.
+fn bury(store: &Store, folder: &Path) {
+    if let Ok(text) = fs::read_to_string(folder.join(LOST))
+        && let Err(error) = sweep(store, &Lost::parse(&text))
+    {
+        // The note stays, and the next change finds it.
+        log::warn!("cannot remove what `{}` has left: {error:#}", folder.display());
+        return;
+    }
+    if let Err(error) = fs::remove_dir_all(folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("cannot remove `{}`: {error}", folder.display());
+    }
+}
+
+/// Removes what makers that are dead have left: their folders are not locked any more.
+fn bury_the_dead(store: &Store) {
+    for entry in fs::read_dir(store.root().join("tmp")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let age = entry.metadata().ok().and_then(|data| data.modified().ok()?.elapsed().ok());
+        let dead = match name.split_once('-') {
+            Some(("change", _)) => true,
+            // Between its making and its lock there is a moment.
+            Some(("new", _)) => age.is_some_and(|age| age > YOUNG),
+            _ => false,
+        };
+        if dead
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Ok(folder) = File::open(entry.path())
             && folder.try_lock().is_ok()
         {
             log::info!("removing `{}`, which a dead process has left", entry.path().display());
-            let _ = fs::remove_dir_all(entry.path());
+            bury(store, &entry.path());
         }
     }
 }

@@ -24,10 +24,11 @@ pub fn tag(store: &Store, image: &Image, name: &Reference) -> Result<()> {
     if name.digest().is_some() {
         bail!("refusing to create a tag with a digest reference: `{name}`");
     }
-    Change::begin(store)?.commit(|index| {
+    let done = Change::begin(store)?.commit(|index| {
         change::set_name(index, &image.descriptor, Some(name));
         Ok(())
-    })
+    });
+    done.map(drop)
 }
 
 /// The images that containers stand on, and the first container of each.
@@ -67,7 +68,11 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<Removed>> {
     }
     let digest = image.descriptor.digest().clone();
     let keep = user.is_some() || !last;
-    Change::begin(store)?.commit(|index| {
+    let mut change = Change::begin(store)?;
+    if !keep {
+        change.doom(Lost::of(std::slice::from_ref(&image)))?;
+    }
+    let swept = change.commit(|index| {
         let mut lines = index.manifests().clone();
         for line in lines.iter_mut().filter(|line| *line.digest() == digest) {
             if name_of(line).is_some_and(|name| gone.contains(&name)) {
@@ -82,7 +87,7 @@ pub fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<Removed>> {
     let mut told: Vec<Removed> = gone.iter().map(|name| Removed::Untagged(name.to_string())).collect();
     if !keep {
         told.push(Removed::Deleted(image.id.clone()));
-        told.extend(sweep(store, &[image])?.layers.into_iter().map(Removed::Deleted));
+        told.extend(swept.layers.into_iter().map(Removed::Deleted));
     }
     Ok(told)
 }
@@ -93,32 +98,66 @@ pub fn prune(store: &Store, all: bool, wanted: &dyn Fn(&Image) -> bool) -> Resul
     let unused = |image: &Image| (all || image.names.is_empty()) && !used.contains_key(image.id.as_str());
     let doomed: Vec<Image> = store.list()?.into_iter().filter(|image| unused(image) && wanted(image)).collect();
     let digests: HashSet<_> = doomed.iter().map(|image| image.descriptor.digest().to_string()).collect();
-    if !doomed.is_empty() {
-        Change::begin(store)?.commit(|index| {
-            let mut lines = index.manifests().clone();
-            lines.retain(|line| !digests.contains(&line.digest().to_string()));
-            index.set_manifests(lines);
-            Ok(())
-        })?;
-    }
+    let mut change = Change::begin(store)?;
+    change.doom(Lost::of(&doomed))?;
+    let swept = change.commit(|index| {
+        let mut lines = index.manifests().clone();
+        lines.retain(|line| !digests.contains(&line.digest().to_string()));
+        index.set_manifests(lines);
+        Ok(())
+    })?;
     let mut told = Vec::new();
     for image in &doomed {
         told.extend(image.names.iter().map(|name| Removed::Untagged(name.to_string())));
         told.push(Removed::Deleted(image.id.clone()));
     }
-    let swept = sweep(store, &doomed)?;
     told.extend(swept.layers.into_iter().map(Removed::Deleted));
     Ok((told, swept.bytes))
 }
 
+/// What was deleted.
 #[derive(Default)]
-struct Swept {
-    layers: Vec<Digest>,
-    bytes: u64,
+pub struct Swept {
+    pub layers: Vec<Digest>,
+    pub bytes: u64,
 }
 
-/// Deletes what only `gone` named, and what nothing has named for a long time.
-fn sweep(store: &Store, gone: &[Image]) -> Result<Swept> {
+/// Blobs and layers that are to go if nothing names them, as hexadecimal digits.
+#[derive(Default)]
+pub struct Lost {
+    pub blobs: HashSet<String>,
+    pub layers: HashSet<String>,
+}
+
+impl Lost {
+    /// Everything that these images are made of.
+    pub fn of(images: &[Image]) -> Self {
+        let layers = images.iter().flat_map(|image| image.chain()).map(|chain| chain.hex().to_string()).collect();
+        Self { blobs: images.iter().flat_map(blobs).collect(), layers }
+    }
+
+    /// A line for each, as a file keeps them.
+    pub fn to_text(&self) -> String {
+        let line = |kind: &str, hex: &String| format!("{kind} {hex}\n");
+        let blobs = self.blobs.iter().map(|hex| line("blob", hex));
+        blobs.chain(self.layers.iter().map(|hex| line("layer", hex))).collect()
+    }
+
+    /// Of such a text; a line that was cut off is left out.
+    pub fn parse(text: &str) -> Self {
+        let mut lost = Self::default();
+        for (kind, hex) in text.lines().filter_map(|line| line.split_once(' ')) {
+            if Digest::parse(&format!("sha256:{hex}")).is_ok() {
+                let list = if kind == "blob" { &mut lost.blobs } else { &mut lost.layers };
+                list.insert(hex.to_string());
+            }
+        }
+        lost
+    }
+}
+
+/// Deletes what is `lost` and not named by anything that is left, and what nothing has named for a long time.
+pub fn sweep(store: &Store, gone: &Lost) -> Result<Swept> {
     let _lock = store.lock()?;
     let mut named: HashSet<String> = HashSet::new();
     let index = store.index()?;
@@ -142,9 +181,6 @@ fn sweep(store: &Store, gone: &[Image]) -> Result<Swept> {
         named.extend(blobs(image));
         layers.extend(image.chain().iter().map(|chain| chain.hex().to_string()));
     }
-    let lost: HashSet<String> = gone.iter().flat_map(blobs).collect();
-    let lost_layers: HashSet<String> =
-        gone.iter().flat_map(|image| image.chain()).map(|chain| chain.hex().to_string()).collect();
     let sure = images.len() == index.manifests().len();
     let mut swept = Swept::default();
     for entry in fs::read_dir(store.images().join("blobs/sha256"))?.flatten() {
@@ -152,7 +188,7 @@ fn sweep(store: &Store, gone: &[Image]) -> Result<Swept> {
         let old = || {
             entry.metadata().ok().and_then(|data| data.modified().ok()?.elapsed().ok()).is_some_and(|age| age > YOUNG)
         };
-        if !named.contains(&name) && (lost.contains(&name) || sure && old()) {
+        if !named.contains(&name) && (gone.blobs.contains(&name) || sure && old()) {
             swept.bytes += entry.metadata().map_or(0, |data| data.len());
             fs::remove_file(entry.path()).with_context(|| format!("cannot remove the blob `{name}`"))?;
         }
@@ -162,7 +198,7 @@ fn sweep(store: &Store, gone: &[Image]) -> Result<Swept> {
         else {
             continue;
         };
-        let doomed = !layers.contains(chain.hex()) && (lost_layers.contains(chain.hex()) || sure);
+        let doomed = !layers.contains(chain.hex()) && (gone.layers.contains(chain.hex()) || sure);
         if doomed {
             swept.bytes += store.layer_size(&chain).unwrap_or(0);
             let grave = store.root().join("tmp").join(format!("change-{}", chain.hex()));
