@@ -6,14 +6,8 @@ mod support;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
-use support::{Engine, Guard};
-
-/// An engine whose containers stay.
-fn open() -> Option<Engine> {
-    let mut engine = Engine::open()?;
-    engine.keeps = true;
-    Some(engine)
-}
+use support::Guard;
+use support::life::open;
 
 #[test]
 fn start_a_sees_every_byte_and_the_exit_status() {

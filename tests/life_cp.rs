@@ -8,14 +8,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use support::life::open;
 use support::{Done, Engine, Guard};
-
-/// An engine whose containers stay.
-fn open() -> Option<Engine> {
-    let mut engine = Engine::open()?;
-    engine.keeps = true;
-    Some(engine)
-}
 
 #[track_caller]
 fn ok(engine: &Engine, words: &[&str]) -> String {

@@ -4,14 +4,8 @@
 
 mod support;
 
+use support::life::open;
 use support::{Engine, Guard};
-
-/// An engine whose containers stay.
-fn open() -> Option<Engine> {
-    let mut engine = Engine::open()?;
-    engine.keeps = true;
-    Some(engine)
-}
 
 #[track_caller]
 fn ok(engine: &Engine, words: &[&str]) -> String {

@@ -7,14 +7,8 @@ mod support;
 
 use std::fs;
 use std::time::{Duration, Instant};
+use support::life::open;
 use support::{Engine, Guard, kernel};
-
-/// An engine whose containers stay.
-fn open() -> Option<Engine> {
-    let mut engine = Engine::open()?;
-    engine.keeps = true;
-    Some(engine)
-}
 
 #[track_caller]
 fn ok(engine: &Engine, words: &[&str]) -> String {

@@ -34,6 +34,7 @@ const LINES: &[Line] = &[
     ("ps --format '{{.Names}} {{.State}} {{.Image}}'", 0, "web running busybox*\n", ""),
     ("ps --format '{{.Command}}'", 0, "\"sh -c 'echo out; ec…\"\n", ""),
     ("ps --format 'table {{.Names}}\\t{{.State}}'", 0, "NAMES     STATE\nweb       running\n", ""),
+    ("ps --format '{{.Label \"a\"}} {{upper .Names}} {{.Names | upper | printf \"%5s|\"}}'", 0, "1 WEB   WEB|\n", ""),
     ("ps -q --filter name=we", 0, "*\n", ""),
     ("ps -q --filter name=^eb", 0, "", ""),
     ("ps -q --filter label=a=1", 0, "*\n", ""),

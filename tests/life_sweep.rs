@@ -5,15 +5,9 @@
 
 mod support;
 
-/// An engine whose containers stay.
-fn open() -> Option<Engine> {
-    let mut engine = Engine::open()?;
-    engine.keeps = true;
-    Some(engine)
-}
-
 use std::collections::BTreeMap;
 use std::time::Duration;
+use support::life::open;
 use support::{Done, Engine, Guard};
 
 /// The names of the steps of `words`, from the plan as `--explain=json` tells it while it happens.

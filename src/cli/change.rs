@@ -116,7 +116,7 @@ pub(super) fn sweep(context: &Context<'_>, wanted: &[Wanted]) -> Result<(Vec<Str
             continue;
         }
         let size = super::ps::tree_size(&record.spec.folder().join("upper"));
-        match engine::remove(&context.dirs, id, false, false, context.failpoint.as_ref()) {
+        match engine::remove(context.rooms, &context.dirs, id, false, false, context.failpoint.as_ref()) {
             Ok(()) => {
                 removed.push(id.to_string());
                 freed += size;

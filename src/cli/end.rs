@@ -76,7 +76,7 @@ fn remove(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
             }
             other => other?,
         };
-        engine::remove(&context.dirs, &id, force, volumes, context.failpoint.as_ref())?;
+        engine::remove(context.rooms, &context.dirs, &id, force, volumes, context.failpoint.as_ref())?;
         print(&format!("{word}\n")).map(drop)
     }))
 }

@@ -38,10 +38,14 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
+    /// The same in a folder that is still to be made: the file is opened when there is something to write.
+    pub fn later(folder: &Path, config: &LogConfig) -> Self {
+        Self { path: folder.join("log"), config: config.clone(), file: None, size: 0, pending: [vec![], vec![]] }
+    }
+
     /// Appends to the log in a container's folder.
     pub fn open(folder: &Path, config: &LogConfig) -> Self {
-        let mut log =
-            Self { path: folder.join("log"), config: config.clone(), file: None, size: 0, pending: [vec![], vec![]] };
+        let mut log = Self::later(folder, config);
         if config.driver != LogDriver::None {
             log.reopen();
         }

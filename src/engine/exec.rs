@@ -59,7 +59,7 @@ pub fn exec(exec: &Exec<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>
         sys::wait_pidfd(&launched.pidfd).context("cannot wait for the one that made it")?;
         return Ok(0);
     }
-    let stdio::Streams { stage, relays, terminal } = stdio::arrange(exec.said, prepared.spec.terminal())?;
+    let stdio::Streams { stage, relays, terminal } = stdio::arrange(exec.said, prepared.spec.terminal(), None)?;
     let signals = sys::SignalFd::all().context("cannot read signals")?;
     let options = Options { watch, failpoint: failpoint.clone() };
     let launched: Launched = launch(&prepared.plan, stage, options)?;

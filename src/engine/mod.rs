@@ -37,12 +37,14 @@ pub use report::{Told, words};
 pub use start::{load, start, start_attached};
 pub use stop::{Timeout, kill, stop, wait};
 
-use crate::container::{Event, tell};
+use crate::container::{Event, LogWriter, tell};
 use crate::plan::{Dirs, Failpoint, Failure, Id, ImageConfig, Journal, Name, Options, Plan, Room, Spec};
-use crate::plan::{Launched, Watch, launch, undo_list};
+use crate::plan::{Launched, LogDriver, Watch, launch, undo_list};
 use crate::sys;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// What a front asks for.
 pub struct Request<'a> {
@@ -127,11 +129,13 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
         bail!("stdout is closed: what the command writes would be lost (hint: > /dev/null)");
     }
     let prepared = prepare(request)?;
-    let streams = stdio::arrange(said, prepared.spec.terminal())?;
     let spec = &prepared.spec;
+    let log = kept_log(spec);
+    let streams = stdio::arrange(said, spec.terminal(), log.clone())?;
     let journal = Journal::begin(&spec.dirs, &spec.id, undo_list(&prepared.plan), recover::goes_with_its_engine(spec))?;
     let mut registrar = report::Registrar { watch, spec };
     let ended = attend(rooms, &prepared, streams, &mut registrar, failpoint.clone());
+    log.iter().for_each(|log| log.borrow_mut().finish());
     let obituary = rooms.iter().filter_map(|room| room.obituary(spec)).next();
     let journal_all = journal.all();
     let moments = recover::bury(spec, &journal, &ended, obituary.is_some(), false);
@@ -144,6 +148,12 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
         log::warn!("{error:#}");
     }
     Ok(Ended { status: ended?, obituary })
+}
+
+/// The log of a container that stays when it has ended. Its folder is made later, and by then its file is opened.
+fn kept_log(spec: &Spec) -> Option<relay::SharedLog> {
+    let life = spec.life.as_ref().filter(|life| !life.auto_remove && life.log.driver != LogDriver::None)?;
+    Some(Rc::new(RefCell::new(LogWriter::later(&spec.folder(), &life.log))))
 }
 
 /// Containers are made by root, for now. Every mode that we give is meant: with the caller's umask /dev/null would not

@@ -8,6 +8,7 @@
 use super::recover::{bury, goes_with_its_engine, last_words, tell_end};
 use super::report::{Registrar, Told, words};
 use super::start::{chosen, load};
+use super::stop::was_stopped;
 use super::{Prepared, watch::Attended};
 use crate::container::{Event, Lock, LogWriter, Record, Running, read_config, tell};
 use crate::plan::{Dirs, Failpoint, Id, Journal, LogConfig, Room, Step, Watch, When, undo_list};
@@ -202,7 +203,7 @@ impl<'a> Monitor<'a> {
         Record::update(&self.dirs, &self.id, |record| {
             last_words(record, ended, oom_killed);
             let status = ended.as_ref().map_or(125, |status| *status);
-            again = !record.rest.stopped && record.life().restart.wants(status, record.rest.restart_count);
+            again = !was_stopped(record) && record.life().restart.wants(status, record.rest.restart_count);
             record.rest.restart_count += u32::from(again);
         })?;
         Ok(again)
@@ -228,7 +229,7 @@ impl<'a> Monitor<'a> {
             let told = std::iter::from_fn(|| self.signals.read()).any(|signal| signal == libc::SIGTERM);
             let over = left.is_zero();
             if told || over {
-                let wanted = Record::read(&self.dirs, &self.id).is_ok_and(|record| !record.rest.stopped);
+                let wanted = Record::read(&self.dirs, &self.id).is_ok_and(|record| !was_stopped(&record));
                 if over || !wanted {
                     return wanted;
                 }

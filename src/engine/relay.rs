@@ -1,10 +1,13 @@
 //! Bytes from one descriptor to another, without ever blocking the engine: it reads only what it has room for, and
 //! writes only when the other side takes it.
 
+use crate::container::{LogWriter, Stream};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 /// The receiving end.
 pub struct Sink {
@@ -40,11 +43,25 @@ pub struct Relay {
     pending: Vec<u8>,
     /// Why bytes were lost, if any were.
     pub lost: Option<Errno>,
+    /// Where a copy of it is kept.
+    log: Option<(SharedLog, Stream)>,
 }
+
+/// One log for both streams.
+pub type SharedLog = Rc<RefCell<LogWriter>>;
 
 impl Relay {
     pub fn new(stream: &'static str, from: OwnedFd, to: Sink) -> Self {
-        Self { stream, from: Some(from), to: Some(to), pending: Vec::new(), lost: None }
+        Self { stream, from: Some(from), to: Some(to), pending: Vec::new(), lost: None, log: None }
+    }
+
+    /// Keeps a copy of what the command writes; what it reads is nobody's business.
+    pub fn keep(&mut self, log: &SharedLog) {
+        self.log = match self.stream {
+            "stdout" => Some((Rc::clone(log), Stream::Stdout)),
+            "stderr" => Some((Rc::clone(log), Stream::Stderr)),
+            _ => None,
+        };
     }
 
     /// What to wait for; `None` when there is nothing left to do.
@@ -76,7 +93,12 @@ impl Relay {
                 self.from = None;
                 self.finish();
             }
-            Ok(size) => self.pending.extend_from_slice(&buffer[..size]),
+            Ok(size) => {
+                self.pending.extend_from_slice(&buffer[..size]);
+                if let Some((log, stream)) = &self.log {
+                    log.borrow_mut().write(*stream, &buffer[..size]);
+                }
+            }
         }
     }
 

@@ -1,14 +1,25 @@
 //! Removes containers: the undo list of their making, as their record keeps it, under a journal of its own.
 
+use super::start::load;
 use super::stop::{Timeout, end, settled};
 use super::{make_folders, recover};
 use crate::container::{Event, Lock, Missing, Record, Status, link_target, status, tell};
-use crate::plan::{Dirs, Entry, Failpoint, Id, Journal, Undo, When};
-use anyhow::{Result, bail};
+use crate::plan::{Dirs, Entry, Failpoint, Id, Journal, Room, Undo, When, discard_torn, undo_list};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 
 /// Takes container `id` away, with its unnamed volumes if `volumes`; one that runs only if `force`.
-pub fn remove(dirs: &Dirs, id: &Id, force: bool, volumes: bool, failpoint: Option<&Failpoint>) -> Result<()> {
+pub fn remove(
+    rooms: &[&dyn Room],
+    dirs: &Dirs,
+    id: &Id,
+    force: bool,
+    volumes: bool,
+    failpoint: Option<&Failpoint>,
+) -> Result<()> {
     make_folders(dirs)?;
+    // What a torn journal said is drawn again.
+    let torn = force && discard_torn(dirs, id);
     recover(dirs, id)?;
     if !dirs.container(id).exists() {
         // It was half removed already.
@@ -39,19 +50,48 @@ pub fn remove(dirs: &Dirs, id: &Id, force: bool, volumes: bool, failpoint: Optio
     }
     let lock = Lock::take(dirs, id)?;
     let entries = match Record::read(dirs, id) {
+        Ok(record) if torn => [record.undo.clone(), drawn_again(rooms, record)].concat(),
         Ok(record) => record.undo,
         Err(_) if force => by_id(dirs, id),
         Err(error) => return Err(error),
     };
-    let due = |entry: &Entry| entry.when == When::Removal || volumes && entry.when == When::Volumes;
+    let due = |entry: &Entry| {
+        entry.when == When::Removal || torn && entry.when == When::End || volumes && entry.when == When::Volumes
+    };
     let entries: Vec<Entry> = entries.into_iter().filter(due).collect();
-    let journal = Journal::begin(dirs, id, entries, true)?;
-    let undone = journal.finish(When::ALL, |entry| Failpoint::strike(failpoint, &format!("undo.{}", entry.step)));
+    let undone = match Journal::begin(dirs, id, entries.clone(), true) {
+        Ok(journal) => journal.finish(When::ALL, |entry| Failpoint::strike(failpoint, &format!("undo.{}", entry.step))),
+        // What it would say stands in the record, too, which goes last: a second `rm` would go on.
+        Err(error) if is_full(&error) => without_journal(&entries),
+        Err(error) => Err(error),
+    };
     drop(lock);
     if let (Ok(record), Ok(())) = (&record, &undone) {
         tell(dirs, &[Event::of(&record.spec, "destroy")]);
     }
     undone
+}
+
+/// The undo list that a start of this container would have.
+fn drawn_again(rooms: &[&dyn Room], record: Record) -> Vec<Entry> {
+    match load(rooms, record) {
+        Ok(prepared) => undo_list(&prepared.plan),
+        Err(error) => {
+            log::warn!("what its last start has left cannot be known (hint: mydocker doctor --repair): {error:#}");
+            vec![]
+        }
+    }
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<Errno>(), Some(Errno::ENOSPC | Errno::EDQUOT))
+}
+
+fn without_journal(entries: &[Entry]) -> Result<()> {
+    for entry in entries.iter().rev() {
+        entry.undo.perform().with_context(|| format!("could not clean up: {}", entry.undo.shell()))?;
+    }
+    Ok(())
 }
 
 /// What belongs to a container whose record cannot be read: everything that bears its id.

@@ -2,9 +2,10 @@
 //!
 //! A pipe or a socket goes to the command as it is: no copy, no order lost, no byte altered. A file, a terminal, a
 //! device or a FIFO with a name does not, because the container could open it again through `/proc/self/fd` with other
-//! rights; it is relayed through a pipe of ours. With `-t` all three are the container's own terminal.
+//! rights; it is relayed through a pipe of ours, and so is all output of a container that stays when it has ended: its
+//! log is kept. With `-t` all three are the container's own terminal.
 
-use super::relay::{Relay, Sink};
+use super::relay::{Relay, SharedLog, Sink};
 use super::terminal::Terminal;
 use crate::plan::Stage;
 use anyhow::{Context, Result};
@@ -32,7 +33,7 @@ pub fn window() -> Option<(u16, u16)> {
 }
 
 /// Decides for each of the three, and makes the pipes.
-pub fn arrange(said: &ArgMatches, terminal: bool) -> Result<Streams> {
+pub fn arrange(said: &ArgMatches, terminal: bool, log: Option<SharedLog>) -> Result<Streams> {
     let interactive = said.get_flag("interactive");
     let mut stage = Stage::default();
     let mut relays = Vec::new();
@@ -40,18 +41,24 @@ pub fn arrange(said: &ArgMatches, terminal: bool) -> Result<Streams> {
         if interactive && !std::io::stdin().is_terminal() {
             log::warn!("the input device is not a terminal: -t gives the command one, fed from stdin");
         }
-        return Ok(Streams { stage, relays, terminal: Some(Terminal { interactive }) });
+        return Ok(Streams { stage, relays, terminal: Some(Terminal { interactive, log }) });
     }
     if interactive {
         stage.stdio[0] = input(&mut relays)?;
     }
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-    stage.stdio[1] = output("stdout", stdout.as_fd(), &mut relays)?;
+    let kept = log.is_some();
+    stage.stdio[1] = output("stdout", stdout.as_fd(), kept, &mut relays)?;
     stage.stdio[2] = match &stage.stdio[1] {
         // `> log 2>&1`: through one pipe both arrive in the order in which they were written.
-        Some(pipe) if same(stdout.as_fd(), stderr.as_fd()) => Some(pipe.try_clone().context("cannot copy a pipe")?),
-        _ => output("stderr", stderr.as_fd(), &mut relays)?,
+        Some(pipe) if !kept && same(stdout.as_fd(), stderr.as_fd()) => {
+            Some(pipe.try_clone().context("cannot copy a pipe")?)
+        }
+        _ => output("stderr", stderr.as_fd(), kept, &mut relays)?,
     };
+    if let Some(log) = &log {
+        relays.iter_mut().for_each(|relay| relay.keep(log));
+    }
     Ok(Streams { stage, relays, terminal: None })
 }
 
@@ -99,12 +106,12 @@ fn input(relays: &mut Vec<Relay>) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn output(stream: &'static str, fd: BorrowedFd<'_>, relays: &mut Vec<Relay>) -> Result<Option<OwnedFd>> {
+fn output(stream: &'static str, fd: BorrowedFd<'_>, kept: bool, relays: &mut Vec<Relay>) -> Result<Option<OwnedFd>> {
     let copy = || fd.try_clone_to_owned().with_context(|| format!("cannot copy {stream}"));
     match kind(fd) {
-        Kind::Null => Ok(None),
-        Kind::Passed => Ok(Some(copy()?)),
-        Kind::Relayed => {
+        Kind::Null if !kept => Ok(None),
+        Kind::Passed if !kept => Ok(Some(copy()?)),
+        _ => {
             let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
             relays.push(Relay::new(stream, ours, Sink::callers(copy()?)));
             Ok(Some(theirs))

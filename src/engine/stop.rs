@@ -4,10 +4,11 @@
 use super::recover;
 use crate::cgroup::Freezer;
 use crate::container::{Event, Lock, Missing, Record, Running, Status, status, tell};
-use crate::plan::{Dirs, Id, Restart, has_journal, has_owner, wait_for_owner};
+use crate::plan::{Dirs, Id, Restart, has_journal, has_owner, is_torn, wait_for_owner};
 use crate::sys;
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -128,7 +129,22 @@ fn marked_as_stopped(dirs: &Dirs, id: &Id) -> Result<Record> {
     if record.rest.stopped {
         return Ok(record);
     }
-    Record::update(dirs, id, |record| record.rest.stopped = true)
+    match Record::update(dirs, id, |record| record.rest.stopped = true) {
+        // A full disk: a file without content needs none of it, and its monitor sees that one too.
+        Err(error) if fs::write(dirs.running(id).join(STOPPED), "").is_ok() => {
+            log::warn!("{error:#}");
+            Ok(record)
+        }
+        other => other,
+    }
+}
+
+/// In the run-time folder of a container that was stopped, if its record could not say so.
+const STOPPED: &str = "stopped";
+
+/// Whether the user has stopped it, so that no policy starts it again.
+pub(super) fn was_stopped(record: &Record) -> bool {
+    record.rest.stopped || record.spec.dirs.running(&record.spec.id).join(STOPPED).exists()
 }
 
 /// Wakes a monitor that waits before a restart.
@@ -163,6 +179,9 @@ pub(super) fn settled(dirs: &Dirs, id: &Id) -> Result<Record> {
         // It may have died just after we recovered what was dead; then its journal is still there.
         if !between || !has_journal(dirs, id) {
             return Ok(record);
+        }
+        if is_torn(dirs, id) {
+            bail!("the journal of container {0} is damaged (hint: mydocker rm -f {0})", id.short());
         }
         if begun.elapsed() > PATIENCE {
             bail!("container {} is being started or stopped by somebody else", id.short());

@@ -1,6 +1,7 @@
 //! Both ends of `-ti`: the caller's terminal, raw while the container runs and put back on every way out, and the
 //! container's, which has the caller's size and is told when its keyboard is gone (`man 3 termios`).
 
+use super::relay::SharedLog;
 use super::stdio;
 use crate::sys;
 use nix::errno::Errno;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct Terminal {
     /// The caller's stdin feeds it (`-i`).
     pub interactive: bool,
+    /// Where a copy of what it shows is kept.
+    pub log: Option<SharedLog>,
 }
 
 /// The end of the input, for a terminal: a file ends, a keyboard does not. What reads is told with ^D as often as it

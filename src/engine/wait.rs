@@ -32,7 +32,9 @@ pub fn until_the_end(
     if let (Some(served), Some(master)) = (served, &launched.handed_up) {
         follow_window(master);
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
-        relays.push(Relay::new("stdout", master.try_clone()?, Sink::callers(stdout)));
+        let mut output = Relay::new("stdout", master.try_clone()?, Sink::callers(stdout));
+        served.log.iter().for_each(|log| output.keep(log));
+        relays.push(output);
         if served.interactive {
             raw = RawMode::enter();
             let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;

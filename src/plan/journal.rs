@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -151,13 +152,41 @@ pub struct Leftover {
 
 /// The journals whose owner is dead, locked by us now. What cannot be read as ours is passed over.
 pub fn leftovers(dirs: &Dirs) -> Vec<Leftover> {
-    journals(dirs).iter().filter_map(|id| leftover(dirs, id)).collect()
+    let all = listed(dirs);
+    // One read tells of all locks; to ask each of five hundred would cost every start ten milliseconds.
+    let locked = if all.len() > FEW { locked_inodes(&dirs.run.join("journal")) } else { HashSet::new() };
+    let loose = all.iter().filter(|(_, inode)| !locked.contains(inode));
+    loose.filter_map(|(id, _)| leftover(dirs, id)).collect()
+}
+
+/// So many locks are asked for one by one.
+const FEW: usize = 8;
+
+/// The inodes that somebody holds a lock on, on the file system of `folder` (`man 5 proc_locks`). One that is missing here may be
+/// held all the same, by a process of another PID namespace: who wants to know tries to lock it.
+fn locked_inodes(folder: &Path) -> HashSet<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(device) = fs::metadata(folder).map(|metadata| metadata.dev()) else { return HashSet::new() };
+    let ours = format!("{:02x}:{:02x}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let inode = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (kind, file) = (fields.nth(1)?, fields.nth(3)?);
+        let (device, inode) = file.rsplit_once(':')?;
+        (kind == "FLOCK" && device == ours).then(|| inode.parse().ok()).flatten()
+    };
+    fs::read_to_string("/proc/locks").unwrap_or_default().lines().filter_map(inode).collect()
+}
+
+/// Every container that has a journal, and that file's inode.
+fn listed(dirs: &Dirs) -> Vec<(Id, u64)> {
+    use std::os::unix::fs::DirEntryExt;
+    let entries = fs::read_dir(dirs.run.join("journal")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((Id::parse(entry.file_name().to_str()?)?, entry.ino()))).collect()
 }
 
 /// Every container that has a journal.
 pub fn journals(dirs: &Dirs) -> Vec<Id> {
-    let entries = fs::read_dir(dirs.run.join("journal")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Id::parse(entry.file_name().to_str()?)).collect()
+    listed(dirs).into_iter().map(|(id, _)| id).collect()
 }
 
 /// The journal of this container, if there is one and its owner is dead.
@@ -170,15 +199,37 @@ pub fn leftover(dirs: &Dirs, id: &Id) -> Option<Leftover> {
     if !same_file(&file, &path) {
         return None;
     }
-    let text = fs::read_to_string(&path).ok()?;
-    let mut lines = text.lines();
-    let header = lines.next().map(serde_json::from_str::<Header>);
-    let undos: Result<Vec<Entry>, _> = lines.map(serde_json::from_str).collect();
-    let (Some(Ok(header)), Ok(undos)) = (header, undos) else {
-        log::warn!("the journal `{}` is not one of ours; passed over", path.display());
+    let Some((header, undos)) = parse(&path) else {
+        log::warn!("the journal `{}` is not one of ours; passed over (hint: mydocker rm -f)", path.display());
         return None;
     };
     Some(Leftover { id: id.clone(), journal: Journal { path, header, undos, lock: file } })
+}
+
+fn parse(path: &Path) -> Option<(Header, Vec<Entry>)> {
+    let text = fs::read_to_string(path).ok()?;
+    let mut lines = text.lines();
+    let header = serde_json::from_str(lines.next()?).ok()?;
+    let undos: Result<Vec<Entry>, _> = lines.map(serde_json::from_str).collect();
+    Some((header, undos.ok()?))
+}
+
+/// The journal of this container, if nobody owns it and it cannot be read: its lock, and the file.
+fn torn(dirs: &Dirs, id: &Id) -> Option<(File, PathBuf)> {
+    let path = dirs.run.join("journal").join(id.as_str());
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(&path).ok()?;
+    (file.try_lock().is_ok() && same_file(&file, &path) && parse(&path).is_none()).then_some((file, path))
+}
+
+/// Whether there is a journal that nobody owns and nobody can read.
+pub fn is_torn(dirs: &Dirs, id: &Id) -> bool {
+    torn(dirs, id).is_some()
+}
+
+/// Takes such a journal away: whether there was one. What it said is lost.
+pub fn discard_torn(dirs: &Dirs, id: &Id) -> bool {
+    torn(dirs, id).is_some_and(|(_lock, path)| fs::remove_file(path).is_ok())
 }
 
 /// Waits until the journal of this container has no living owner: it has ended, or its engine was killed.

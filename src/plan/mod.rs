@@ -24,8 +24,8 @@ pub use explain::{Narrator, dry_run, dry_run_on_host, narrate_json};
 pub use failpoint::{Failpoint, Fault};
 pub use iptables::{firewall_patience, has_iptables, iptables_restore, iptables_save, remove_rules, table_has};
 pub use journal::{
-    Entry, Header, Journal, Leftover, boot_id, has_journal, has_owner, journals, leftover, leftovers, start_time,
-    undo_list, wait_for_owner,
+    Entry, Header, Journal, Leftover, boot_id, discard_torn, has_journal, has_owner, is_torn, journals, leftover,
+    leftovers, start_time, undo_list, wait_for_owner,
 };
 pub use launch::{Failure, Launched, Options, Watch, launch, perform_here, perform_host};
 pub use life::{Healthcheck, Life, LogConfig, LogDriver, Restart};

@@ -21,6 +21,7 @@ mod guard;
 mod host;
 pub mod kernel;
 pub mod lab;
+pub mod life;
 mod programs;
 pub mod tree;
 

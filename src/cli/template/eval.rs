@@ -138,6 +138,13 @@ impl Machine<'_> {
         let Base::Function(name) = &first.base else {
             return match (rest, piped) {
                 ([], None) => self.term(first, dot),
+                ([name], None) if first.fields.last().is_some_and(|field| field == "Label") => {
+                    let name = print(&self.term(name, dot)?);
+                    let mut list = first.fields.clone();
+                    list[first.fields.len() - 1] = "Labels".to_string();
+                    let whole = Term { base: Base::Dot, fields: list };
+                    Ok(label(&print(&self.term(&whole, dot)?), &name).into())
+                }
                 _ => Err("can't give argument to non-function".to_string()),
             };
         };
@@ -160,6 +167,20 @@ impl Machine<'_> {
         };
         fields(value, &term.fields)
     }
+}
+
+/// Docker's method `.Label "NAME"`: the value of one label of a list `a=1,b=2`.
+fn label(list: &str, name: &str) -> String {
+    let mut labels: Vec<String> = Vec::new();
+    for part in list.split(',') {
+        match labels.last_mut() {
+            // A comma of a value's own.
+            Some(last) if !part.contains('=') => *last += &format!(",{part}"),
+            _ => labels.push(part.to_string()),
+        }
+    }
+    let value = labels.iter().find_map(|label| label.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_default().to_string()
 }
 
 /// Takes field after field. What begins with a small letter is a key of a map, and may be missing.
