@@ -78,8 +78,11 @@ fn mounted(rooms: &[&dyn Room], mut record: Record, watch: &mut dyn Watch) -> Re
     let mut spec = record.spec;
     spec.mounts_mut()
         .retain(|mount| mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind"));
+    // A folder that is there anyway: it is hidden for us alone, and nothing is to be cleaned up.
+    if let Some(root) = spec.oci.root_mut() {
+        root.set_path(spec.dirs.root.join("names"));
+    }
     let mut plan = Plan::draw_view(&rooms, &spec)?;
-    super::create::running(&spec, &mut plan);
     let op = Op::mount("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE, "");
     plan.add_first(Phase::Enter, "private", op).why("What is mounted next is for this command alone.");
     let op = Op::new("unshare", ["CLONE_NEWNS"], "unshare --mount sh", |_| unshare(CloneFlags::CLONE_NEWNS));
