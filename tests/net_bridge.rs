@@ -197,18 +197,34 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         assert!(done.stderr.contains(word) && done.stderr.lines().count() == 1, "{flags:?}: {}", done.stderr);
         assert!(done.took < Duration::from_secs(5), "{flags:?}");
     }
+    assert_eq!(lab.engine.run(["create", "--name", "rest", "busybox", "true"]).status, 0);
     for (network, word) in [
         ("nope", "network `nope` not found"),
         ("container:nope", "no such container"),
         ("container:../x", "does not name a container"),
         ("container:", "does not name a container"),
+        // The container that is being made has no network yet that it could join.
+        ("container:self", "no such container"),
+        ("container:rest", "it is not running"),
         ("a/b", "is not the name of a network"),
     ] {
-        let done = lab.engine.run(["run", "--rm", "--network", network, "busybox", "true"]);
+        let done = lab.engine.run(["run", "--rm", "--name", "self", "--network", network, "busybox", "true"]);
         assert_eq!(done.status, 125, "{network}: {}", done.stderr);
         assert!(done.stderr.contains(word), "{network}: {}", done.stderr);
     }
+    // Without --rm the container is there, not started; its address is free, and it starts when the port is.
+    let words = ["create", "--name", "later", "--network", "bridge", "-p", "9999:80", "busybox", "true"];
+    assert_eq!(lab.engine.run(words).status, 0);
+    let done = lab.engine.run(["start", "later"]);
+    assert!(done.status != 0 && done.stderr.contains("port is already allocated"), "{}", done.stderr);
+    let shown = lab.engine.run(["ps", "-a", "--filter", "name=later", "--format", "{{.Status}}"]);
+    assert_eq!(shown.stdout.trim(), "Created", "{}", shown.stderr);
+    let leases = std::fs::read_dir(lab.engine.root().join("networks/bridge/leases")).unwrap();
+    assert_eq!(leases.count(), 1, "an address of a container that did not start is still leased");
     drop(stranger);
+    assert_eq!(lab.engine.run(["start", "later"]).status, 0, "the port is free now");
+    assert_eq!(lab.engine.run(["wait", "later"]).stdout.trim(), "0");
+    assert_eq!(lab.engine.run(["rm", "later", "rest"]).status, 0);
     web.stop();
     guard.check();
 }

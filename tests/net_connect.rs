@@ -240,3 +240,41 @@ fn every_step_failed_and_killed_leaves_the_host_as_it_was() {
     ok(&lab, &["network", "rm", "lab"]);
     guard.check();
 }
+
+#[test]
+fn the_graph_is_what_the_kernel_has() {
+    let Some(mut lab) = Lab::open() else { return };
+    lab.engine.keeps = true;
+    let guard = lab.guard();
+    ok(&lab, &["network", "create", "--subnet", "10.7.0.0/24", "lab"]);
+    let web = detached(&lab, "web", &["--network", "lab", "-p", "8080:80"]);
+    detached(&lab, "db", &["--network", "lab"]);
+    let text = ok(&lab, &["network", "inspect", "--graph", "lab"]);
+    let ports = sh("bridge -o link | grep -o 've[0-9a-f]*@' | tr -d @");
+    let mac = sh(&format!("nsenter -t {web} -n ip -o link show eth0"));
+    let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
+    for word in ports.lines().chain([
+        "eth0 of container web",
+        "eth0 of container db",
+        mac,
+        "10.7.0.1/24",
+        "10.7.0.2/24",
+        "route default via 10.7.0.1 dev eth0",
+        "route 10.7.0.0/24 dev md-",
+        "--dport 8080",
+        "-j MASQUERADE",
+    ]) {
+        assert!(text.contains(word), "no `{word}` in\n{text}");
+    }
+    // From the kernel, not from our files: what another tool changes is seen.
+    sh(&format!("nsenter -t {web} -n ip addr add 10.7.0.99/24 dev eth0"));
+    assert!(ok(&lab, &["network", "inspect", "--graph", "lab"]).contains("10.7.0.99/24"));
+    let file = lab.engine.folder().join("lab.svg");
+    ok(&lab, &["network", "inspect", "--graph", "-o", file.to_str().unwrap(), "lab"]);
+    let svg = std::fs::read_to_string(&file).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("eth0 of container web") && svg.contains(mac), "{svg}");
+    refused(&lab, &["network", "inspect", "--graph", "nope"], "network nope not found");
+    ok(&lab, &["rm", "-f", "web", "db"]);
+    ok(&lab, &["network", "rm", "lab"]);
+    guard.check();
+}

@@ -9,6 +9,7 @@
 mod attach;
 mod connect;
 mod firewall;
+mod graph;
 mod ipam;
 mod join;
 mod links;
@@ -24,13 +25,14 @@ mod store;
 mod trouble;
 mod wish;
 
-use crate::plan::{Plan, Room, Spec};
+use crate::plan::{Dirs, Fact, Plan, Room, Spec};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use wish::{Mode, Wish};
 
 pub use connect::{Connect, plan_connect, plan_disconnect};
+pub use graph::{Card, Graph, Port, graph};
 pub use manage::{Seen, after_removal, find, list, plan_create, plan_repair, ports, removal, unused};
 pub use store::{DEFAULT, Network, Wishes};
 pub use wish::domain;
@@ -107,6 +109,10 @@ impl Room for Net {
             Mode::Container(_) => join::plan(spec, &wish.mode, plan),
             Mode::Networks => attach::plan(spec, &wish, plan),
         }
+    }
+
+    fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
+        setup::doctor()
     }
 
     fn inspect(&self, spec: &Spec, runs: bool) -> serde_json::Value {

@@ -7,6 +7,7 @@
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -167,6 +168,21 @@ impl Netlink {
         use futures_util::TryStreamExt;
         let messages: Vec<_> = wait(self.0.link().get().execute().try_collect())?;
         Ok(messages.iter().map(link).collect())
+    }
+
+    /// The addresses of a link, with their prefixes.
+    pub fn addresses(&self, link: u32) -> Result<Vec<String>, Errno> {
+        use futures_util::TryStreamExt;
+        let messages: Vec<_> = wait(self.0.address().get().set_link_index_filter(link).execute().try_collect())?;
+        let mut addresses = Vec::new();
+        for message in &messages {
+            let ip = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(ip) => Some(ip),
+                _ => None,
+            });
+            addresses.extend(ip.map(|ip| format!("{ip}/{}", message.header.prefix_len)));
+        }
+        Ok(addresses)
     }
 
     /// Every IPv4 route but those of the table `local` (broadcasts and our own addresses).

@@ -5,7 +5,7 @@ use super::firewall;
 use super::netlink::{self, Link, Netlink, Route};
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::{Trouble, op};
-use crate::plan::{Dirs, FORWARD_WAS_OFF, MARK, Phase, Plan, Undo, firewall_patience, has_iptables};
+use crate::plan::{Dirs, FORWARD_WAS_OFF, Fact, MARK, Phase, Plan, Undo, firewall_patience, has_iptables};
 use anyhow::{Context, Result, bail};
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
@@ -252,6 +252,20 @@ fn forward(network: &Network) -> io::Result<()> {
         fs::write(FORWARD, "1")?;
     }
     Ok(())
+}
+
+/// What the room needs of this machine.
+pub fn doctor() -> Vec<Fact> {
+    let version = std::process::Command::new("iptables-restore").arg("--version").output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string()).unwrap_or_default();
+    let found = if version.is_empty() { "not found".to_string() } else { version.clone() };
+    let ipv6 = if std::path::Path::new("/proc/sys/net/ipv6").exists() { "yes" } else { "no: only IPv4 networks" };
+    let forward = if forwarding_is_off() { "off, until there is a network" } else { "on" };
+    vec![
+        Fact::need("iptables", found, has_iptables().is_ok(), "install iptables; until then: --network none"),
+        Fact::met("ip_forward", forward),
+        Fact::met("IPv6", ipv6),
+    ]
 }
 
 /// The lock under which engines of all data roots read the tables and write them again: the tables are the host's.

@@ -1,6 +1,7 @@
 //! `mydocker network create|ls|inspect|rm|prune|connect|disconnect|repair`, and `mydocker port`.
 
 mod change;
+mod graph;
 
 pub(super) use change::sweep;
 
@@ -10,7 +11,7 @@ use super::{Command, Context, print, string, strings};
 use crate::engine;
 use crate::network::{self, Seen};
 use crate::plan::Room;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::json;
 
@@ -55,6 +56,8 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
         ]),
         word("inspect", "Show networks as JSON, or as the kernel has them wired").args([
             Arg::new("format").long("format").short('f').value_name("FORMAT").help("json or a Go template"),
+            Arg::new("graph").long("graph").action(ArgAction::SetTrue).help("Bridge, ports, cards, routes and rules"),
+            Arg::new("output").long("output").short('o').value_name("FILE.svg").requires("graph").help("As a picture"),
             names(true),
         ]),
         word("rm", "Remove networks").visible_alias("remove").arg(names(true)),
@@ -96,7 +99,23 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     }
 }
 
+fn inspect_graph(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    let seen = strings(said, "names").map(|name| network::find(&context.dirs, name)).collect::<Result<Vec<_>>>()?;
+    let graphs = seen.iter().map(|seen| network::graph(&context.dirs, seen)).collect::<Result<Vec<_>>>()?;
+    match (string(said, "output"), &graphs[..]) {
+        (None, graphs) => print(&graphs.iter().map(graph::text).collect::<Vec<_>>().join("\n")),
+        (Some(path), [one]) => {
+            std::fs::write(path, graph::svg(one)).with_context(|| format!("--output: cannot write `{path}`"))?;
+            Ok(0)
+        }
+        (Some(path), _) => bail!("--output: `{path}` can hold the picture of one network"),
+    }
+}
+
 fn inspect_all(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    if said.get_flag("graph") {
+        return inspect_graph(context, said);
+    }
     let names = strings(said, "names");
     let seen = names.map(|name| network::find(&context.dirs, name).map(|seen| inspect(&seen)));
     let seen = seen.collect::<Result<Vec<_>>>()?;
