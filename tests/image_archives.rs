@@ -161,9 +161,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Option<&'static str>)> {
         ("diff id that is none", config(&GOOD.replace("DIFF", "\"../../x\"")), Some("config")),
         ("layer that is not there", docker(GOOD, r#""case:latest""#, r#""m/layer.tar""#), Some("no `m/layer.tar`")),
         ("another machine", config(&GOOD.replace("amd64", "s390x")), None),
-        ("upper case", tags("x/UPPER"), Some("must be lowercase")),
-        // As docker has it: a first part with capitals is a host.
-        ("a host in upper case", tags("UPPER/x"), None),
+        ("upper case", tags("UPPER/x"), Some("must be lowercase")),
+        ("a host in upper case", tags("UPPER.org/x"), None),
         ("two slashes", tags("a//b"), Some("invalid reference")),
         ("too long", tags(&"a".repeat(300)), Some("255")),
         ("bad tag", tags("a:b c"), Some("invalid reference")),
@@ -320,7 +319,7 @@ fn what_import_reads_and_what_it_refuses() {
         let done = engine.run(["import", source, "bad"]);
         assert!(done.status == 1 && done.stderr.contains(words), "{source}: {}", done.stderr);
     }
-    for bad in ["x/UPPER", "a//b", "-x", "a:b:c", &"a".repeat(300), "a@sha256:00", ""] {
+    for bad in ["UPPER/x", "a//b", "-x", "a:b:c", &"a".repeat(300), "a@sha256:00", ""] {
         let done = engine.run(["import", "--", folder.to_str().unwrap(), bad]);
         assert!(done.status == 1 && done.stderr.lines().count() == 1, "{bad}: {done:?}");
         let done = engine.run(["tag", "--", "folder:1", bad]);

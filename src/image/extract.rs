@@ -228,6 +228,7 @@ impl Extraction<'_> {
     }
 
     fn finish(mut self) -> Result<Extracted> {
+        self.times.extend(self.places.times());
         for (path, mtime) in self.times.iter().rev() {
             // A folder that something else has replaced since has no time to set.
             let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -46,13 +46,15 @@ pub struct Places<'a> {
     /// The last parent: entries of one folder mostly follow each other.
     last: Option<(Vec<u8>, OwnedFd)>,
     implicit: BTreeSet<Vec<u8>>,
+    /// Folders that are only here because of what is in them keep the times that they have below.
+    times: BTreeMap<Vec<u8>, (i64, i64)>,
 }
 
 const MOST_LINKS: u32 = 40;
 
 impl<'a> Places<'a> {
     pub fn new(root: &'a OwnedFd, lower: Option<&'a Stack>) -> Result<Self> {
-        Ok(Self { root, lower, last: None, implicit: BTreeSet::new() })
+        Ok(Self { root, lower, last: None, implicit: BTreeSet::new(), times: BTreeMap::new() })
     }
 
     /// Something was replaced: what was opened may not be there any more.
@@ -63,6 +65,11 @@ impl<'a> Places<'a> {
     /// An entry of the layer describes this folder.
     pub fn described(&mut self, path: &[u8]) {
         self.implicit.remove(path);
+        self.times.remove(path);
+    }
+
+    pub fn times(&mut self) -> impl Iterator<Item = (Vec<u8>, (i64, i64))> + use<> {
+        std::mem::take(&mut self.times).into_iter()
     }
 
     pub fn implicit(&mut self) -> Vec<Vec<u8>> {
@@ -191,6 +198,7 @@ impl<'a> Places<'a> {
                 let below = sys::openat2(view.holder(&child), &name, flags, Mode::empty(), RESOLVE_NO_MAGICLINKS)?;
                 let attributes = Attributes::of(&below, &child.stat)?;
                 attributes.apply(dir, c_name, libc::S_IFDIR, None)?;
+                self.times.insert(path, attributes.mtime);
                 Ok(None)
             }
             // The layer puts a folder in the place of a file.

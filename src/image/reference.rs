@@ -107,13 +107,7 @@ impl fmt::Display for Reference {
 /// A first part that looks like a host is one; everything else is docker.io's.
 fn split_domain(name: &str) -> (String, String) {
     let (domain, path) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.bytes().any(|byte| byte.is_ascii_uppercase()) && !rest.is_empty() && is_domain(first) =>
-        {
-            (first, rest)
-        }
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
         _ => (DEFAULT_DOMAIN, name),
     };
     let domain = if domain == "index.docker.io" { DEFAULT_DOMAIN } else { domain };
