@@ -49,3 +49,9 @@ fn every_picture_is_that_of_a_real_run() {
     let Some(output) = chapters(&["figures", "--check", "--programs", &programs().to_string_lossy()]) else { return };
     judge(&output);
 }
+
+#[test]
+fn a_chapter_only_adds() {
+    let Some(output) = chapters(&["table", "--check", "--programs", &programs().to_string_lossy()]) else { return };
+    judge(&output);
+}

@@ -7,5 +7,8 @@ hosts        a host of one's own for a page, and the guard around it
 pages        executes a page
 terminal     types into a command that wants a terminal
 translation  which Chinese sections lag behind
+check        asks a binary the checks of the chapters; hints
+labs         break-it labs
+table        what each chapter's program can do
 figures      pictures from --explain=json
 """

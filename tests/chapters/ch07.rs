@@ -1,6 +1,6 @@
 //! Chapter 07: a container outlives the command that made it. Whether it runs is asked of the kernel.
 
-use super::check::{Check, Fault, Finding, Subject, expect, same};
+use super::check::{Check, Fault, Finding, Subject, expect, random, same};
 use crate::support::{Done, kernel};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ fn say(subject: &Subject, words: &[&str]) -> Finding<Done> {
 
 /// A container that runs `sleep` with a number by which the host finds it.
 pub fn sleeper(subject: &Subject, name: &str) -> Finding<(u32, String)> {
-    let seconds = super::check::random(100_000, 999_999).to_string();
+    let seconds = random(100_000, 999_999).to_string();
     let done = say(subject, &["run", "-d", "--name", name, "busybox", "sleep", &seconds])?;
     expect(done.status == 0, || format!("run -d: {}", done.stderr))?;
     let sleeps = |pid: &u32| kernel::words(*pid) == ["sleep", &seconds];
@@ -60,11 +60,15 @@ fn detached(subject: &Subject) -> Finding {
 }
 
 fn logs(subject: &Subject) -> Finding {
-    let done = say(subject, &["run", "-d", "--name", "ch07", "busybox", "sh", "-c", "echo out; echo err >&2"])?;
+    // What only a shell that runs can know.
+    let (one, two) = (random(1000, 9999), random(1000, 9999));
+    let script = format!("echo out$(({one} * {two})); echo err$(({one} + {two})) >&2");
+    let (out, err) = (format!("out{}", one * two), format!("err{}", one + two));
+    let done = say(subject, &["run", "-d", "--name", "ch07", "busybox", "sh", "-c", &script])?;
     expect(done.status == 0, || done.stderr.clone())?;
     let read = within(|| {
         let done = subject.engine.run(["logs", "ch07"]);
-        (done.stdout.contains("out") && done.stderr.contains("err")).then_some(())
+        (done.stdout.contains(&out) && done.stderr.contains(&err)).then_some(())
     });
     remove(subject, "ch07")?;
     expect(read.is_some(), || "logs does not give back both streams".to_string())

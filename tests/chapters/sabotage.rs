@@ -65,6 +65,28 @@ fn each_fault_is_noticed_by_its_check() {
     assert!(missed.is_empty(), "\n{missed}");
 }
 
+const LIAR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chapters/liar.sh");
+
+/// What a program without any wall can have all the same, as the first column of the matrix shows.
+const TRUE_WITHOUT_WALLS: [&str; 3] = ["exit status", "words arrive as they were typed", "no descriptor of the host"];
+
+/// A script that only prints the right words scores nothing: every check is about a kernel object.
+#[test]
+fn printed_lies_score_nothing() {
+    let all: Vec<&'static Check> = checks().collect();
+    let ask = |some: &[&'static Check]| {
+        let Some(subject) = Subject::new(Path::new(LIAR), &[]) else { return vec![] };
+        some.iter().filter(|check| !is_fault(&subject.ask(check, false))).map(|check| check.name).collect::<Vec<_>>()
+    };
+    // Some wait for what never comes: side by side, each in a host of its own.
+    let passed: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = all.chunks(5).map(|some| scope.spawn(move || ask(some))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let passed: Vec<_> = passed.iter().filter(|name| !TRUE_WITHOUT_WALLS.contains(name)).collect();
+    assert!(passed.is_empty(), "passed by printing: {passed:?}");
+}
+
 /// What the sabotaged programs have left in the cgroup trees, by the names that they use.
 fn clean_up() {
     for tree in crate::support::kernel::hierarchies() {

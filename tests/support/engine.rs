@@ -263,7 +263,16 @@ impl Running {
         let apart = |pid: &&u32| kernel::namespace(**pid, "pid") != kernel::namespace(engine, "pid");
         // A helper of the engine's is gone in a moment; a command without a PID namespace of its own stays.
         let patience = self.since.elapsed() > Duration::from_millis(300);
-        others.iter().find(apart).or(others.first().filter(|_| patience)).copied()
+        let found = others.iter().find(apart).or(others.first().filter(|_| patience)).copied();
+        // One that makes nothing may have become the command itself.
+        let words = kernel::words(engine);
+        let became = patience && !words.is_empty() && !words.iter().any(|word| self.is_binary(word));
+        found.or(became.then_some(engine))
+    }
+
+    fn is_binary(&self, word: &str) -> bool {
+        let path = Path::new(word).canonicalize().ok();
+        path.is_some() && path == self.binary
     }
 
     /// Waits for anything that can be asked.

@@ -1,0 +1,221 @@
+"""Asks a binary the checks of the chapters: any binary, in any language, offline.
+
+The checks are Rust (tests/chapters); what asks them is the compiled test, which judges by what the kernel shows. Here it
+is found or built, told which binary and how far, and its findings are put into words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from xml.sax.saxutils import escape, quoteattr
+
+from . import course
+
+WORDS = {"ok": "ok", "wrong": "WRONG", "not-reached": "not reached yet", "cannot": "this machine cannot"}
+
+
+def checker():
+    """The compiled checks: one that was given (a bundle's), else cargo's."""
+    given = os.environ.get("MYDOCKER_CHECKER") or course.REPO / "bin" / "checker"
+    if os.access(given, os.X_OK):
+        return pathlib.Path(given)
+    cargo = shutil.which("cargo") or os.path.expanduser("~/.cargo/bin/cargo")
+    line = [cargo, "test", "--quiet", "--no-run", "--test", "chapters", "--message-format=json-render-diagnostics"]
+    try:
+        built = subprocess.run(line, cwd=course.REPO, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise course.Failure(f"cannot run cargo: {error}", "MYDOCKER_CHECKER=FILE names compiled checks") from None
+    for one in reversed([json.loads(text) for text in built.stdout.splitlines()]):
+        if one.get("executable") and one.get("target", {}).get("name") == "chapters":
+            return pathlib.Path(one["executable"])
+    raise course.Failure("the checks could not be compiled", "its words are above")
+
+
+def findings(binary, last, only=None, lab=None):
+    """[{"chapter", "name", "verdict", "text"}], in the order of the chapters."""
+    if os.geteuid() != 0:
+        raise course.Failure("only root can make containers", "sudo scripts/chapters …")
+    with tempfile.TemporaryDirectory() as place:
+        out = pathlib.Path(place, "findings")
+        variables = {"MYDOCKER_BIN": str(binary), "MYDOCKER_CHAPTER": str(last), "MYDOCKER_FINDINGS": str(out)}
+        if only:
+            variables["MYDOCKER_CHECK"] = only
+        if lab:
+            variables.update(lab)
+        # As cargo would run it: the checks have paths of their own only where they build.
+        words = [str(checker()), "--exact", "the_binary", "--nocapture"]
+        asked = subprocess.run(words, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True, stdin=subprocess.DEVNULL)  # fmt: skip
+        if not out.exists():
+            raise course.Failure("the checks did not run", asked.stdout.strip().splitlines()[-1] if asked.stdout else "")
+        return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def default_binary():
+    """The binary of the work tree that we are in."""
+    for profile in ("debug", "release"):
+        path = pathlib.Path.cwd() / "target" / profile / "mydocker"
+        if path.exists():
+            return path
+    return course.build(["--bin", "mydocker"]) / "mydocker"
+
+
+def verb(options):
+    """`scripts/chapters check`."""
+    binary = pathlib.Path(options.bin).resolve() if options.bin else default_binary()
+    if not os.access(binary, os.X_OK):
+        raise course.Failure(f"`{binary}` is no program", "--bin PATH")
+    last = options.chapter if options.chapter is not None else course.chapters()[-1].number
+    found = findings(binary, last)
+    if options.only:
+        found = [one for one in found if one["chapter"] == last]
+    for one in found:
+        one["page"] = where(one)
+    print({"md": markdown, "json": as_json, "junit": junit}.get(options.report, text)(found, binary))
+    remember(found, binary)
+    return 1 if any(one["verdict"] in ("wrong", "not-reached") for one in found) else 0
+
+
+def where(one):
+    """The section of the chapter's page that has most words in common with the check."""
+    if one["verdict"] in ("ok", "cannot"):
+        return ""
+    try:
+        page = course.chapter(one["chapter"]).page()
+        lines = page.read_text(encoding="utf-8").splitlines()
+    except (course.Failure, OSError):
+        return ""
+    wanted = {word for word in re.findall(r"[a-z_/]{4,}", (one["name"] + " " + one["text"]).lower())}
+    best, score, start, title, fence = "", 0, 1, "", False
+    counts = {}
+    for number, line in enumerate(lines, 1):
+        fence ^= line.startswith("```")
+        if line.startswith("## ") and not fence:
+            start, title = number, line[3:]
+        for word in wanted & set(re.findall(r"[a-z_/]{4,}", line.lower())):
+            counts.setdefault((start, title), set()).add(word)
+    for (line, title), words in counts.items():
+        if len(words) > score and title:
+            best, score = f"{course.relative(page)}:{line}: {title}", len(words)
+    return best or f"{course.relative(page)}"
+
+
+def totals(found):
+    """`12 ok, 3 wrong`."""
+    counts = [(WORDS[word], sum(one["verdict"] == word for one in found)) for word in WORDS]
+    return ", ".join(f"{count} {word}" for word, count in counts if count)
+
+
+def text(found, binary):
+    """For a terminal."""
+    lines, chapter = [f"{binary}"], None
+    for one in found:
+        if one["chapter"] != chapter:
+            chapter = one["chapter"]
+            lines.append(f"\nchapter {chapter:02}")
+        lines.append(f"  {WORDS[one['verdict']]:<20} {one['name']}")
+        if one["verdict"] != "ok":
+            lines += [f"      {line}" for line in one["text"].splitlines()]
+            if one["page"]:
+                lines.append(f"      read {one['page']}")
+    return "\n".join([*lines, "", totals(found)])
+
+
+def markdown(found, binary):
+    """A table, for a report or a forge."""
+    lines = [f"# `{binary.name}`: {totals(found)}", "", "| ch | check | verdict | what the kernel shows | read |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for one in found:
+        shown = "" if one["verdict"] == "ok" else one["text"].replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {one['chapter']:02} | {one['name']} | {WORDS[one['verdict']]} | {shown} | {one['page']} |")
+    return "\n".join(lines)
+
+
+def as_json(found, binary):
+    return json.dumps({"binary": str(binary), "findings": found}, indent=1, ensure_ascii=False)
+
+
+def junit(found, binary):
+    """For continuous integration: wrong and not reached are failures, what the machine cannot is skipped."""
+    bad = sum(one["verdict"] in ("wrong", "not-reached") for one in found)
+    skipped = sum(one["verdict"] == "cannot" for one in found)
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>',
+             f'<testsuite name={quoteattr(binary.name)} tests="{len(found)}" failures="{bad}" skipped="{skipped}">']  # fmt: skip
+    for one in found:
+        case = f'  <testcase classname="ch{one["chapter"]:02}" name={quoteattr(one["name"])}'
+        inner = f"message={quoteattr(WORDS[one['verdict']])}>{escape(one['text'])}"
+        if one["verdict"] == "ok":
+            lines.append(case + "/>")
+        elif one["verdict"] == "cannot":
+            lines.append(f"{case}><skipped {inner}</skipped></testcase>")
+        else:
+            lines.append(f"{case}><failure {inner}</failure></testcase>")
+    return "\n".join([*lines, "</testsuite>"])
+
+
+def memory():
+    """Where the last check and the hints that were given are remembered: in no work tree."""
+    return pathlib.Path(os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local/state") / "mydocker-course.json"
+
+
+def remember(found, binary):
+    bad = next((one for one in found if one["verdict"] in ("wrong", "not-reached")), None)
+    try:
+        memory().parent.mkdir(parents=True, exist_ok=True)
+        memory().write_text(json.dumps({"binary": str(binary), "finding": bad, "hints": 0}), encoding="utf-8")
+    except OSError as error:
+        print(f"chapters: not remembered: {error}", file=sys.stderr)
+
+
+def hint(_options):
+    """`scripts/chapters hint`: one more about the first check that the last `check` has not passed."""
+    try:
+        last = json.loads(memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise course.Failure("no check was asked yet", "scripts/chapters check N --bin PATH") from None
+    one = last["finding"]
+    if not one:
+        print("the last check found nothing wrong: scripts/chapters next")
+        return 0
+    chapter = course.chapter(one["chapter"])
+    steps = [line for line in lesson(chapter) if line]
+    hints = [
+        f"the kernel's answer: {one['text']}",
+        f"read {where(one)}",
+        "the check itself says what it looks at: tests/chapters/" + f"{chapter.name}.rs, `{one['name']}`",
+        f"what `{chapter.name}` does there: its plan, scripts/chapters solution {chapter.number}:\n" + "\n".join(steps),
+    ]
+    last["hints"] = min(last["hints"] + 1, len(hints))
+    print(f"chapter {one['chapter']:02}, {one['name']}; hint {last['hints']} of {len(hints)}:\n{hints[last['hints'] - 1]}")
+    memory().write_text(json.dumps(last), encoding="utf-8")
+    return 0
+
+
+def lesson(chapter):
+    """What the chapter's program gains over the one before."""
+    before = [one for one in course.chapters() if one.number < chapter.number and one.source().exists()]
+    old = str(before[-1].source()) if before else os.devnull
+    ran = subprocess.run(["diff", "-u", old, str(chapter.source())], stdout=subprocess.PIPE, text=True)
+    return [line for line in ran.stdout.splitlines()[2:] if line[:1] in "+-"]
+
+
+def following(_options):
+    """`scripts/chapters next`: the chapter after the one that the last check was asked about."""
+    try:
+        one = json.loads(memory().read_text(encoding="utf-8"))["finding"]
+    except (OSError, ValueError):
+        one = {"chapter": 0, "name": ""}
+    if one and one["name"]:
+        print(f"chapter {one['chapter']:02} is not done: {one['name']}\nscripts/chapters hint")
+        return 1
+    chapters = [chapter for chapter in course.chapters() if chapter.number >= (one["chapter"] if one else 0)]
+    for chapter in chapters:
+        print(f"{chapter.number:02}  {chapter.title()}: {course.relative(chapter.page())}")
+    return 0
