@@ -27,7 +27,7 @@ def program():
     given = course.REPO / "bin" / "labs"
     if given.exists():
         return given
-    return course.build(["--features", "labs", "--example", "labs"]) / "labs"
+    return course.build(["--features", "labs", "--example", "labs"]) / "examples" / "labs"
 
 
 def running():
