@@ -4,6 +4,7 @@
 #   scripts/test.sh            formatting, lints, scripts, unit and black-box tests
 #   scripts/test.sh --quick    … without the tests that run containers
 #   scripts/test.sh --vm       … and the whole suite in a VM, on cgroup v2 and on v1 (--vm=v2: one)
+#   scripts/test.sh --vm=smoke … and in a VM with pure cgroup v2 only a smoke of it, and a power cut (as CI does)
 #
 # Installs what is missing. Needs root for the tests (asks sudo if it must); the owner of
 # the work tree compiles. A test that cannot run on this machine is counted as skipped and
@@ -18,8 +19,9 @@ for word in "$@"; do
     case $word in
     --quick) quick=yes ;;
     --vm) vm='v2 v1' ;;
+    --vm=smoke) vm=smoke ;;
     --vm=v1 | --vm=v2 | --vm=hybrid) vm=${word#*=} ;;
-    *) die "no option \`$word\`" "scripts/test.sh [--quick] [--vm[=v1|v2|hybrid]]" ;;
+    *) die "no option \`$word\`" "scripts/test.sh [--quick] [--vm[=v1|v2|hybrid|smoke]]" ;;
     esac
 done
 
@@ -117,9 +119,15 @@ else
     step "unit and black-box tests" run_tests
     grep -h '^skipped: ' "$logs"/* 2>/dev/null | sort | uniq -c
 fi
+if [ "$vm" = smoke ]; then
+    step "a smoke in a VM, cgroup v2" as_builder python3 scripts/vm test --cgroup v2 --only guard,run_process
+    vm=''
+    step "a power cut in a VM" as_builder python3 scripts/vm reboot
+fi
 for cgroup in $vm; do
     step "the suite in a VM, cgroup $cgroup" as_builder python3 scripts/vm test --cgroup "$cgroup"
 done
+[ -z "$vm" ] || step "a power cut in a VM" as_builder python3 scripts/vm reboot
 
 printf '\n%-34s %-8s %7s %7s %7s %8s\n' step result time passed failed skipped
 printf '%s\n' "${rows[@]}"

@@ -151,7 +151,7 @@ fn processes_of_ours_in_namespaces_of_their_own() {
 /// Until the process, or a child of it, has become `sleep`.
 fn wait_for_sleep(pid: u32) {
     let sleeps = |pid: &u32| kernel::words(*pid).first().is_some_and(|word| word == "sleep");
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let end = std::time::Instant::now() + crate::support::slow(std::time::Duration::from_secs(10));
     while ![pid].into_iter().chain(kernel::descendants(pid)).any(|pid| sleeps(&pid)) {
         assert!(std::time::Instant::now() < end, "{pid} does not become `sleep`");
         std::thread::sleep(std::time::Duration::from_millis(1));

@@ -57,7 +57,7 @@ const CHANGES: &str = r#"
 fn a_distribution_survives_every_round_trip() {
     let Some(archive) = debian() else { return };
     let Some(mut engine) = Engine::keeping() else { return };
-    engine.limit = Duration::from_secs(600);
+    engine.limit = crate::support::slow(Duration::from_secs(600));
     engine.output(["import", archive.to_str().unwrap(), "debian:1"]);
     for check in [["dpkg", "--audit"], ["apt-get", "check"]] {
         let done = engine.run(["run", "--rm", "debian:1"].into_iter().chain(check));

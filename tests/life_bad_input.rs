@@ -83,7 +83,7 @@ fn a_container_that_ignores_sigterm_is_killed() {
     let begun = Instant::now();
     engine.ok(&["stop", "web"]);
     let took = begun.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took >= Duration::from_secs(1) && took < crate::support::slow(Duration::from_secs(4)), "{took:?}");
     assert_eq!(engine.inspect("web", "{{.State.ExitCode}}"), "137");
     engine.ok(&["rm", "web"]);
     guard.check();
@@ -144,7 +144,7 @@ fn every_command_on_every_state() {
             let done = engine.run(&words);
             assert_eq!(done.status, *status, "{words:?}: {}{}", done.stdout, done.stderr);
             assert!(done.stderr.contains(text), "{words:?}: {}", done.stderr);
-            assert!(done.took < Duration::from_secs(5), "{words:?}: {:?}", done.took);
+            assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{words:?}: {:?}", done.took);
             if *status != 0 {
                 let lines = done.stderr.lines().filter(|line| !line.starts_with("hint:")).count();
                 assert_eq!(lines, 1, "{words:?}: {}", done.stderr);
@@ -154,7 +154,7 @@ fn every_command_on_every_state() {
     expect(&engine.run(["stop", "missing"]), 1, none);
     let begun = Instant::now();
     engine.ok(&["stop", "-t", "0", "paused"]);
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(5)));
     engine.ok(&["rm", "paused"]);
     assert!(fs::read_to_string(engine.folder().join("passwd")).unwrap().starts_with("root:"));
     guard.check();

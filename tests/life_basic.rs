@@ -41,7 +41,11 @@ fn run_d_holds_nothing_of_the_callers() {
     let begun = Instant::now();
     // `finish` waits for the end of both pipes, which a monitor that kept them would hold open.
     let done = engine.run(["run", "-d", "--name", "web", "busybox", "sleep", "100"]);
-    assert!(done.status == 0 && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        done.status == 0 && begun.elapsed() < crate::support::slow(Duration::from_secs(5)),
+        "{:?}",
+        begun.elapsed()
+    );
     let pid = pid(&engine, "web");
     for process in [pid, monitor(pid)] {
         for number in 0..3 {
@@ -133,7 +137,7 @@ fn a_start_that_fails_fails_at_once() {
     engine.ok(&["create", "--name", "web", "busybox", "nosuch"]);
     let done = engine.run(["start", "web"]);
     expect(&done, 1, "executable file not found in $PATH");
-    assert!(done.took < Duration::from_secs(5), "{:?}", done.took);
+    assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{:?}", done.took);
     assert!(
         engine
             .inspect("web", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}")
@@ -174,7 +178,7 @@ fn a_policy_starts_it_again_and_stop_ends_that() {
     until("it waits", || engine.ok(&["ps"]).contains("Restarting (1)"));
     let begun = Instant::now();
     engine.ok(&["stop", "web"]);
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(3)));
     assert_eq!(engine.inspect("web", "{{.State.Status}}"), "exited");
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(engine.inspect("web", "{{.State.Status}}"), "exited");

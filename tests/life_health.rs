@@ -25,7 +25,7 @@ fn health(engine: &Engine, what: &str) -> String {
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(15), "{what}");
+        assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(15)), "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -114,7 +114,7 @@ fn a_look_that_takes_too_long_is_ended() {
     // A look under way does not hold up the end.
     let begun = Instant::now();
     ok(&engine, &["rm", "-f", "web"]);
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(5)));
     guard.check();
 }
 

@@ -73,7 +73,7 @@ fn tell(table: &BTreeMap<String, usize>) {
 
 fn sweep(row: &str, words: &[&str], before: &dyn Fn(&Engine), with_undo: bool) {
     let Some(mut engine) = open() else { return };
-    engine.limit = Duration::from_secs(30);
+    engine.limit = crate::support::slow(Duration::from_secs(30));
     engine.run(["run", "--rm", "busybox", "true"]);
     before(&engine);
     let mut names = steps(&engine, words);

@@ -70,11 +70,11 @@ fn a_real_server_and_a_megabyte_both_ways() {
                   printf '#!/bin/sh\\necho; wc -c\\n' > /w/cgi-bin/count; chmod +x /w/cgi-bin/count; httpd -f -p 80 -h /w";
     let web =
         lab.engine.start(["run", "--rm", "-i", "--network", "bridge", "-p", "8080:80", "busybox", "sh", "-c", script]);
-    let end = std::time::Instant::now() + Duration::from_secs(5);
+    let end = std::time::Instant::now() + crate::support::slow(Duration::from_secs(5));
     let ask = |request: &[u8]| {
         kernel::inside(lab.lan.id(), "net", || {
-            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((HOST, 8080)), PATIENCE).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((HOST, 8080)), *PATIENCE).ok()?;
+            stream.set_read_timeout(Some(crate::support::slow(Duration::from_secs(5)))).ok()?;
             stream.write_all(request).ok()?;
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes).ok()?;
@@ -105,7 +105,7 @@ fn the_way_out_is_translated() {
     let seen = std::thread::spawn(move || server.accept().unwrap().1.ip());
     let web = lab.start(&[]);
     kernel::inside(web.pid, "net", || {
-        drop(TcpStream::connect_timeout(&SocketAddr::from((LAN, 7000)), PATIENCE).unwrap())
+        drop(TcpStream::connect_timeout(&SocketAddr::from((LAN, 7000)), *PATIENCE).unwrap())
     })
     .unwrap();
     assert_eq!(seen.join().unwrap(), IpAddr::V4(HOST), "the lan saw the container's own address");
@@ -195,7 +195,7 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         let done = lab.run(&[flags, &["busybox", "true"][..]].concat());
         assert_eq!((done.status, done.stdout.as_str()), (125, ""), "{flags:?}: {}", done.stderr);
         assert!(done.stderr.contains(word) && done.stderr.lines().count() == 1, "{flags:?}: {}", done.stderr);
-        assert!(done.took < Duration::from_secs(5), "{flags:?}");
+        assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{flags:?}");
     }
     assert_eq!(lab.engine.run(["create", "--name", "rest", "busybox", "true"]).status, 0);
     for (network, word) in [
@@ -276,6 +276,6 @@ fn every_network_step_failed_and_killed_leaves_the_host_as_it_was() {
             assert_eq!((again.status, again.stderr.as_str()), (0, ""), "after {step}:{fault}");
         }
     }
-    guard.patience = Duration::from_secs(5);
+    guard.patience = crate::support::slow(Duration::from_secs(5));
     guard.check();
 }

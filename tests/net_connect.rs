@@ -21,7 +21,7 @@ fn refused(lab: &Lab, words: &[&str], word: &str) {
     let done = lab.engine.run(words);
     assert!(done.status != 0 && done.stdout.is_empty(), "{words:?} was accepted");
     assert!(done.stderr.contains(word) && done.stderr.lines().count() == 1, "{words:?}: {}", done.stderr);
-    assert!(done.took < Duration::from_secs(5), "{words:?}");
+    assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{words:?}");
 }
 
 fn pid(lab: &Lab, name: &str) -> u32 {
@@ -53,8 +53,8 @@ fn ask_names_over_tcp(pid: u32, name: &str) -> Option<Ipv4Addr> {
     query.extend([0, 0, 1, 0, 1]);
     kernel::inside(pid, "net", || {
         let server = SocketAddr::from(([127, 0, 0, 11], 53));
-        let mut stream = TcpStream::connect_timeout(&server, PATIENCE).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let mut stream = TcpStream::connect_timeout(&server, *PATIENCE).ok()?;
+        stream.set_read_timeout(Some(crate::support::slow(Duration::from_secs(5)))).ok()?;
         stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], &query].concat()).ok()?;
         let mut size = [0; 2];
         stream.read_exact(&mut size).ok()?;
@@ -207,7 +207,7 @@ fn every_step_failed_and_killed_leaves_the_host_as_it_was() {
     lab.engine.keeps = true;
     let create = ["network", "create", "--subnet", "10.7.0.0/24", "lab"];
     let mut guard = lab.guard();
-    guard.patience = Duration::from_secs(10);
+    guard.patience = crate::support::slow(Duration::from_secs(10));
     let all = steps(&lab, &create);
     assert!(all.len() >= 4, "{all:?}");
     for (step, fault) in all.iter().flat_map(|step| [(step, "error"), (step, "kill")]) {

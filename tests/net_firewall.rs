@@ -131,7 +131,7 @@ fn another_programs_lock_is_waited_for_and_not_for_ever() {
     if !flavour("legacy") {
         return;
     }
-    lab.engine.limit = Duration::from_secs(60);
+    lab.engine.limit = crate::support::slow(Duration::from_secs(60));
     private_run();
     let guard = lab.guard();
     let hold = |seconds: &str| {

@@ -60,7 +60,7 @@ fn a_detached_container_keeps_its_network_until_it_stops_and_gets_one_again() {
 fn fifty_at_once_and_away_again() {
     let Some(mut lab) = Lab::open() else { return };
     lab.engine.keeps = true;
-    lab.engine.limit = std::time::Duration::from_secs(120);
+    lab.engine.limit = crate::support::slow(std::time::Duration::from_secs(120));
     let guard = lab.guard();
     let rounds = std::env::var("MYDOCKER_NET_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     for round in 0..rounds {

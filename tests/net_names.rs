@@ -20,7 +20,7 @@ fn refused(lab: &Lab, words: &[&str], word: &str) -> Done {
     let done = lab.engine.run(words);
     assert!(done.status != 0 && done.stdout.is_empty(), "{words:?} was accepted");
     assert!(done.stderr.contains(word) && done.stderr.lines().count() <= 2, "{words:?}: {}", done.stderr);
-    assert!(done.took < Duration::from_secs(5), "{words:?}");
+    assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{words:?}");
     done
 }
 
@@ -190,7 +190,7 @@ fn containers_find_each_other_by_name() {
     web.stop();
     assert!(!lookup(&lab, "lab", "web").stdout.contains(&here), "a dead container is still answered for");
     // Nothing of the resolver keeps the network namespace: the ports go.
-    let end = std::time::Instant::now() + Duration::from_secs(5);
+    let end = std::time::Instant::now() + crate::support::slow(Duration::from_secs(5));
     while sh("ip -o link").contains(": ve") {
         assert!(std::time::Instant::now() < end, "{}", sh("ip -o link"));
         std::thread::sleep(Duration::from_millis(5));

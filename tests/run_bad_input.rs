@@ -27,7 +27,7 @@ fn refused(done: &Done, status: i32, named: &[&str], words: &dyn std::fmt::Debug
         assert!(lines[0].contains(name), "{words:?}: no {name:?} in: {}", lines[0]);
     }
     assert!(!done.stderr.contains("panicked") && !done.stderr.contains("RUST_BACKTRACE"), "{}", done.stderr);
-    assert!(done.took < Duration::from_secs(5), "{words:?}: {:?}", done.took);
+    assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{words:?}: {:?}", done.took);
 }
 
 /// `run WORDS` is refused, and the host stays as it was.

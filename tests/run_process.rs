@@ -175,7 +175,7 @@ fn the_third_request_to_end_is_an_order() {
         running.signal(signal);
         let done = running.wait();
         assert_eq!(done.status, 137, "{}", done.stderr);
-        assert!(done.took < Duration::from_secs(5));
+        assert!(done.took < crate::support::slow(Duration::from_secs(5)));
         // With an init the first one is enough.
         let running = engine.start(["run", "--rm", "--init", "busybox", "sleep", "1000"]);
         running.signal(signal);
@@ -197,7 +197,7 @@ fn a_signal_during_the_start_is_not_lost() {
         let done = running.wait();
         // Before the engine listens it ends by itself; afterwards the command does.
         assert_eq!(done.status, 143, "after {delay} ms: {}", done.stderr);
-        assert!(done.took < Duration::from_secs(5), "after {delay} ms");
+        assert!(done.took < crate::support::slow(Duration::from_secs(5)), "after {delay} ms");
     }
     // Whatever a signal has interrupted, the next start finds nothing of it.
     expect(&engine.run(["run", "--rm", "busybox", "true"]), 0, "");
@@ -227,7 +227,7 @@ fn orphans_end_with_pid_1() {
         // They hold stdout and stderr, ignore what can be ignored, and sit in sessions of their own.
         let script = "trap '' TERM HUP INT; for i in 1 2 3; do setsid sleep 1000 & done; sleep 0.1; exit 5";
         assert_eq!(sh(&engine, &[init], script).status, 5);
-        assert!(since.elapsed() < Duration::from_secs(5));
+        assert!(since.elapsed() < crate::support::slow(Duration::from_secs(5)));
     }
     guard.check();
 }
@@ -244,7 +244,7 @@ fn an_init_reaps() {
     };
     for (init, expected) in [("--rm", 1..21), ("--init", 0..1)] {
         let mut running = engine.start(["run", "--rm", init, "busybox", "sh", "-c", script]);
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + crate::support::slow(Duration::from_secs(10));
         while !over(&running) {
             assert!(Instant::now() < end, "the orphans do not end");
             std::thread::sleep(Duration::from_millis(5));
@@ -560,7 +560,7 @@ fn the_container_ends_with_its_engine() {
         running.signal(Signal::SIGKILL);
         let ended = running.wait();
         assert_eq!(ended.status, 137);
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + crate::support::slow(Duration::from_secs(5));
         while family.iter().any(|pid| kernel::alive(*pid)) {
             assert!(Instant::now() < end, "{flags:?}: lives on without its engine");
             std::thread::sleep(Duration::from_millis(1));

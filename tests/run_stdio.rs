@@ -84,7 +84,7 @@ fn a_socket_is_a_stdin_and_a_stdout() {
     ours.write_all(b"hello").unwrap();
     ours.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = String::new();
-    ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    ours.set_read_timeout(Some(crate::support::slow(Duration::from_secs(10)))).unwrap();
     ours.read_to_string(&mut answer).unwrap();
     assert_eq!((answer.as_str(), child.wait().unwrap().code()), ("HELLO", Some(0)));
 }
@@ -173,7 +173,7 @@ fn a_reader_that_goes_ends_the_writer() {
     // A FIFO with a name is relayed.
     let fifo = "mkfifo $DIR/fifo; head -n 2 < $DIR/fifo & M busybox yes > $DIR/fifo; wait";
     expect(&shell(&engine, fifo), 0, "y\ny\n");
-    assert!(since.elapsed() < Duration::from_secs(10));
+    assert!(since.elapsed() < crate::support::slow(Duration::from_secs(10)));
     guard.check();
 }
 

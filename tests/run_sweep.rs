@@ -97,7 +97,7 @@ fn every_step_may_fail() {
         assert_eq!((done.status, done.stdout.as_str()), (expected, ""), "{point}: {}", done.stderr);
         assert_eq!(done.stderr.lines().count(), 1, "{point}: {}", done.stderr);
         assert!(!done.stderr.contains("panicked"), "{point}: {}", done.stderr);
-        assert!(done.took < Duration::from_secs(5), "{point}");
+        assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{point}");
         // Even without a next command.
         nothing_is_left(&engine, &point);
         next(&engine, &point);
@@ -204,7 +204,7 @@ fn of_many_with_one_name_one_wins() {
             })
             .collect();
         // Nine give up; the winner waits for its input.
-        let end = Instant::now() + Duration::from_secs(15);
+        let end = Instant::now() + crate::support::slow(Duration::from_secs(15));
         let inside = |pid: u32| kernel::descendants(pid).iter().any(|pid| kernel::words(*pid) == ["cat"]);
         let alive = |running: &[support::Running]| running.iter().filter(|one| kernel::alive(one.engine())).count();
         while alive(&running) != 1 || !running.iter().any(|one| inside(one.engine())) {

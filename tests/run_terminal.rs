@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Engine, Guard, kernel};
 
-const PATIENCE: Duration = Duration::from_secs(15);
+static PATIENCE: std::sync::LazyLock<Duration> = std::sync::LazyLock::new(|| support::slow(Duration::from_secs(15)));
 
 /// A caller's terminal and the engine on it, in a session of its own.
 struct Terminal {
@@ -85,7 +85,7 @@ impl Terminal {
     /// Waits until `text` is on the screen, after what was expected before.
     #[track_caller]
     fn expect(&mut self, text: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + *PATIENCE;
         loop {
             let rest = &self.seen[self.mark..];
             if let Some(at) = rest.windows(text.len()).position(|window| window == text.as_bytes()) {
@@ -108,7 +108,7 @@ impl Terminal {
 
     #[track_caller]
     fn wait_until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + *PATIENCE;
         while !holds(self) {
             assert!(Instant::now() < end, "waited for {what}:\n{:?}", self.screen());
             self.look(Duration::from_millis(5));
@@ -134,7 +134,7 @@ impl Terminal {
     /// Waits for the end of the engine: its status. The terminal must be as it was.
     #[track_caller]
     fn end(&mut self) -> i32 {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + *PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -574,7 +574,7 @@ fn a_caller_that_hangs_up_ends_the_shell() {
         // The window is closed: our end of the caller's terminal goes.
         let (read, _write) = nix::unistd::pipe().unwrap();
         terminal.master = read;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + *PATIENCE;
         while terminal.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < end, "{command:?} does not end");
             std::thread::sleep(Duration::from_millis(5));

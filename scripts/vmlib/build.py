@@ -41,10 +41,12 @@ def binary(options):
     return next(pathlib.Path(message["executable"]) for message in messages if message.get("executable"))
 
 
-def tests():
-    """Compiles the suite and every program that it may drive."""
+def tests(only=""):
+    """Compiles the suite and every program that it may drive; with `only`, those files of tests/ alone, if it names some."""
+    names = sorted(path.stem for path in (host.REPO / "tests").glob("*.rs") if only and wanted(path.stem, only))
+    words = [word for name in names for word in ("--test", name)] + ["--examples"] * ("chapters" in names)
     # Half of the bytes of a test binary are line numbers that nobody reads there.
-    messages = cargo("compiling the tests", "test", "--no-run", CARGO_PROFILE_DEV_DEBUG="0")
+    messages = cargo("compiling the tests", "test", "--no-run", *words, CARGO_PROFILE_DEV_DEBUG="0")
     made = [message for message in messages if message.get("executable")]
     found = Tests(binaries={}, programs=[], engine=None)
     for message in made:
@@ -62,6 +64,11 @@ def tests():
     return found
 
 
+def wanted(name, only):
+    """Whether a test binary is among those asked for: words with commas between them; none: all of them."""
+    return any(word in name for word in only.split(","))
+
+
 def suite_name(target):
     """`unit (lib)`, `unit (main)`, or the name of a file in tests/."""
     kind = target["kind"][0]
@@ -71,7 +78,7 @@ def suite_name(target):
 def cargo(text, *words, **environment):
     """Runs cargo for a static build of this host's target; returns its JSON messages."""
     program, variables = toolchain()
-    variables |= {"RUSTFLAGS": "-C target-feature=+crt-static"} | environment
+    variables |= {"RUSTFLAGS": "-C target-feature=+crt-static -C relocation-model=static"} | environment
     command = [program, *words, "--locked", "--target", triple(program, variables),
                "--message-format=json-render-diagnostics"]
     with host.progress(text):

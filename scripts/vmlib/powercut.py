@@ -19,13 +19,18 @@ def run(options, image):
     if "--" not in words:
         raise host.Failure("no `--` between the two commands", "scripts/vm powercut FIRST -- SECOND")
     middle = words.index("--")
-    jobs = [share.command(words[:middle]), share.command(words[middle + 1:])]
-    binary = build.binary(options)
+    return both(options, image, build.binary(options), share.command(words[:middle]), share.command(words[middle + 1:]))
+
+
+def both(options, image, binary, before, after):
+    """One disk: `before`, then no power, then `after`, whose exit status this is."""
+    jobs = [before, after]
     with tempfile.TemporaryDirectory(prefix="mydocker-disk-", dir=host.cache()) as folder:
         disk = pathlib.Path(folder) / "root.img"
         with host.progress("copying the disk"):
             host.call(["cp", "--sparse=always", "--reflink=auto", str(image.root), str(disk)])
-        first = qemu.boot(options, image, share.Contents(binary, jobs[0]), disk=disk, end="cut", after=options.after)
+        first = qemu.boot(options, image, share.Contents(binary, jobs[0]), disk=disk, end="cut",
+                          after=getattr(options, "after", None))
         status = first.report()
         if status:
             print("vm: the command before the power cut failed", file=sys.stderr)

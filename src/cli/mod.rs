@@ -54,6 +54,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
 use std::ffi::OsString;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -78,10 +79,16 @@ pub struct Context<'a> {
 /// The engine could not do it (docker's own exit status).
 const ENGINE_FAILED: u8 = 125;
 
+/// Bytes of heap that a start takes, about.
+const HEAP: usize = 320 << 10;
+
 /// Parses, dispatches, prints the error.
 pub fn main(rooms: &[&dyn Room], commands: &[Command]) -> ExitCode {
     let typed = without_container(std::env::args_os().collect(), commands);
-    let said = match parser(rooms, commands, &typed).try_get_matches_from(&typed) {
+    crate::sys::warm_heap(HEAP);
+    // Never dropped: to free a thousand small pieces costs a start more than it gives back to a process that ends.
+    let mut parser = ManuallyDrop::new(parser(rooms, commands, &typed));
+    let said = match parser.try_get_matches_from_mut(&typed) {
         Ok(said) => said,
         Err(error) => return misunderstood(&error, commands, &typed),
     };

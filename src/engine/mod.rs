@@ -147,7 +147,10 @@ pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpo
         // The command's own end is what the caller waits for; what is left stands in the journal, for the next one.
         log::warn!("{error:#}");
     }
-    Ok(Ended { status: ended?, obituary })
+    let status = ended?;
+    // The process ends here, and its memory with it.
+    std::mem::forget(prepared);
+    Ok(Ended { status, obituary })
 }
 
 /// The log of a container that stays when it has ended. Its folder is made later, and by then its file is opened.

@@ -131,7 +131,7 @@ fn gone_afterwards(subject: &Subject) -> Finding {
     let theirs = &folders(running.pid) - &folders(std::process::id());
     expect(!theirs.is_empty(), || "the container was in no cgroup of its own".to_string())?;
     running.wait();
-    let end = Instant::now() + Duration::from_secs(2);
+    let end = Instant::now() + crate::support::slow(Duration::from_secs(2));
     while theirs.iter().any(|path| path.exists()) {
         expect(Instant::now() < end, || format!("still there: {theirs:?}"))?;
         std::thread::sleep(Duration::from_millis(5));

@@ -38,7 +38,9 @@ pub fn within<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
     loop {
         match look() {
-            None if begun.elapsed() < Duration::from_secs(5) => std::thread::sleep(Duration::from_millis(5)),
+            None if begun.elapsed() < crate::support::slow(Duration::from_secs(5)) => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
             found => return found,
         }
     }

@@ -170,7 +170,7 @@ pub fn needs_own_root(running: &Running) -> Finding {
 /// A program that is not ours may run helpers in the new namespaces before the command; their words are not the
 /// command's. One that garbles the words is not waited for long.
 fn settle(running: &Running, command: &[&str]) {
-    let end = Instant::now() + Duration::from_secs(4);
+    let end = Instant::now() + crate::support::slow(Duration::from_secs(4));
     // A shell may have become the last word of its script by now.
     let became = command.last().and_then(|script| script.rsplit("exec ").next()).unwrap_or_default();
     let arrived = |words: &[String]| words == command || words.join(" ") == became;
@@ -181,7 +181,7 @@ fn settle(running: &Running, command: &[&str]) {
 
 /// `Wrong`, if it does not come to be in a few seconds, or the command ends before that.
 pub fn wait_until(running: &Running, what: &str, holds: impl Fn() -> bool) -> Finding {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + crate::support::slow(Duration::from_secs(10));
     while !holds() {
         let lives = kernel::alive(running.pid) && Instant::now() < end;
         expect(lives || holds(), || format!("waited in vain for {what}"))?;

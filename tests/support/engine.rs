@@ -65,7 +65,7 @@ impl Engine {
         Some(Self {
             binary: binary.to_owned(),
             root,
-            limit: Duration::from_secs(20),
+            limit: crate::support::slow(Duration::from_secs(20)),
             variables: Vec::new(),
             keeps: true,
             host,

@@ -47,7 +47,7 @@ impl Guard {
             before: Snapshot::new(),
             births,
             ids: BTreeSet::new(),
-            patience: Duration::from_secs(5),
+            patience: crate::support::slow(Duration::from_secs(5)),
             checked: false,
         };
         guard.before = guard.snapshot();

@@ -80,7 +80,7 @@ pub fn warm(engine: &Engine) {
     sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
     let done = engine.run(["run", "--rm", "--network", "bridge", "busybox", "true"]);
     assert_eq!((done.status, done.stderr.as_str()), (0, ""));
-    let end = std::time::Instant::now() + Duration::from_secs(5);
+    let end = std::time::Instant::now() + crate::support::slow(Duration::from_secs(5));
     while !sh("ip -o link show type bridge").contains("NO-CARRIER") && std::time::Instant::now() < end {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -125,11 +125,12 @@ pub fn serve(pid: u32, port: u16, who: &'static str) {
     });
 }
 
-pub const PATIENCE: Duration = Duration::from_millis(400);
+pub static PATIENCE: std::sync::LazyLock<Duration> =
+    std::sync::LazyLock::new(|| crate::support::slow(Duration::from_millis(400)));
 
 pub fn ask_tcp(ip: Ipv4Addr, port: u16) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(IpAddr::V4(ip), port), PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(IpAddr::V4(ip), port), *PATIENCE).ok()?;
+    stream.set_read_timeout(Some(*PATIENCE)).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
@@ -137,7 +138,7 @@ pub fn ask_tcp(ip: Ipv4Addr, port: u16) -> Option<String> {
 
 pub fn ask_udp(ip: Ipv4Addr, port: u16) -> Option<String> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    socket.set_read_timeout(Some(*PATIENCE)).ok()?;
     socket.send_to(b"?", (ip, port)).ok()?;
     let mut bytes = [0; 64];
     let (size, _) = socket.recv_from(&mut bytes).ok()?;

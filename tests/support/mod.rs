@@ -15,6 +15,8 @@
 
 #![allow(dead_code, unused_imports, reason = "every test binary uses its own part")]
 
+use std::time::Duration;
+
 pub mod archive;
 mod engine;
 mod guard;
@@ -29,3 +31,10 @@ pub use engine::{Done, Engine, Running};
 pub use guard::Guard;
 pub use host::{PrivateHost, skip};
 pub use programs::{build, examples};
+
+/// How long to wait at most. On a machine that is slow as a whole (an emulated one) `MYDOCKER_TEST_SLOW` says how many
+/// times slower it is; what a test measures stays what it is.
+pub fn slow(patience: Duration) -> Duration {
+    let times = std::env::var("MYDOCKER_TEST_SLOW").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    patience * times
+}
