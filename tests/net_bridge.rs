@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use support::lab::{HOST, LAN, LOCALHOST, Lab, PATIENCE, address, reaches, serve, sh};
+use support::lab::{HOST, LAN, LOCALHOST, Lab, PATIENCE, address, reaches, serve, settle, sh};
 use support::{Running, kernel};
 
 #[test]
@@ -40,6 +40,22 @@ fn who_reaches_a_port() {
         let found = ports.map(|(port, who)| reaches(from, ip, port, who));
         assert_eq!(found, expected, "{what}: published, published on 127.0.0.1, unpublished");
     }
+    // By name, on a network of the user's: what is not published as well, and nothing of it by the host's address.
+    let done = lab.engine.run(["network", "create", "--subnet", "10.7.0.0/24", "lab"]);
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    let on = |name: &str| {
+        let words = ["run", "--rm", "-i", "--network", "lab", "--name", name, "-p", "127.0.0.1::80", "busybox", "cat"];
+        settle(lab.engine.start(words))
+    };
+    let (named, asks) = (on("named"), on("asks"));
+    serve(named.pid, 80, "named");
+    let found = lab.engine.run(["exec", "asks", "nslookup", "named"]);
+    assert!(found.stdout.contains(&address(&named).to_string()), "{}{}", found.stdout, found.stderr);
+    assert!(reaches(Some(asks.pid), address(&named), 80, "named"), "a container by name");
+    assert!(!reaches(neighbour, address(&named), 80, "named"), "another network by the container's address");
+    named.stop();
+    asks.stop();
+    assert_eq!(lab.engine.run(["network", "rm", "lab"]).status, 0);
     // By the container's own address: everything from the same bridge and the host, nothing from the neighbour on the
     // wire, although it has a route and FORWARD is ACCEPT.
     assert!(sh("iptables -S FORWARD").contains("-P FORWARD ACCEPT"));

@@ -64,9 +64,17 @@ fn fifty_at_once_and_away_again() {
     let guard = lab.guard();
     let rounds = std::env::var("MYDOCKER_NET_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     for round in 0..rounds {
-        let words = ["run", "-d", "--net", "bridge", "busybox", "sleep", "1000"];
-        let all: Vec<_> = (0..50).map(|_| lab.engine.spawn(lab.engine.command(words))).collect();
-        let ids: Vec<_> = all.into_iter().map(|one| one.wait().stdout.trim().to_string()).collect();
+        let start = |number: u32| {
+            let name = format!("c{number}");
+            let words = ["run", "-d", "--name", &name, "--net", "bridge", "busybox", "sleep", "1000"];
+            lab.engine.spawn(lab.engine.command(words))
+        };
+        let all: Vec<_> = (0..50).map(start).collect();
+        let done: Vec<_> = all.into_iter().map(|one| one.wait()).collect();
+        for one in &done {
+            assert_eq!((one.status, one.stderr.as_str()), (0, ""), "round {round}");
+        }
+        let ids: Vec<_> = done.iter().map(|one| one.stdout.trim().to_string()).collect();
         let shown: Vec<&str> =
             ["inspect", "-f", "{{.State.Pid}}"].into_iter().chain(ids.iter().map(String::as_str)).collect();
         let pids = ok(&lab, &shown);

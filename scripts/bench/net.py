@@ -69,6 +69,10 @@ def load(command, layer):
 
 
 def podman(scratch, layer):
+    # Its own default limits are above what a machine without CAP_SYS_RESOURCE may set.
+    with open(f"{scratch}/containers.conf", "w") as file:
+        file.write('[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n')
+    os.environ["CONTAINERS_CONF"] = f"{scratch}/containers.conf"
     command = [timing.found("podman"), "--root", f"{scratch}/podman", "--runroot", f"{scratch}/podman-run",
                "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--tmpdir", f"{scratch}/podman-tmp"]
     load(command, layer)
