@@ -1,11 +1,13 @@
 //! Sixty lines that docker's users type, in one sitting, with what docker answers: exit status, stdout and stderr. `*`
 //! stands for what differs from run to run. `DOCKER=docker` runs the same sitting against docker, where one is installed
-//! (with an image `busybox` in its store); known differences are marked and explained where they stand.
+//! (with an image `busybox` in its store); what it answers differently is listed, and explained, in
+//! `docker_lines/differences.txt`.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use support::{Done, Engine, Guard};
 
@@ -65,7 +67,21 @@ const LINES: &[Line] = &[
     ("exec -u 65534 web id -u", 0, "65534\n", ""),
     ("exec web nosuch", 127, "*", "*nosuch*"),
     ("exec nope true", 1, "", "*No such container: nope\n"),
-    ("exec web", 125, "", "*"),
+    ("exec web", 1, "", "*"),
+    ("cp nope:/x /tmp", 1, "", "*No such container: nope\n"),
+    ("cp web:/nope /tmp/x", 1, "", "*Could not find the file /nope*"),
+    ("cp web:/a web:/b", 1, "", "*copying between containers is not supported\n"),
+    ("cp /a /b", 1, "", "*must specify at least one container source\n"),
+    ("cp web:/etc/passwd - | tar -tf -", 0, "passwd\n", ""),
+    ("cp $FILES/theirs web:/tmp", 0, "", ""),
+    ("exec web stat -c '%u %a' /tmp/theirs", 0, "0 750\n", ""),
+    ("cp -a $FILES/theirs web:/tmp/", 0, "", ""),
+    ("exec web stat -c '%u %a' /tmp/theirs #", 0, "1234 4750\n", ""),
+    ("cp $FILES web:/tmp/passwd/", 0, "", ""),
+    ("exec web ls /tmp/passwd", 0, "theirs\n", ""),
+    ("cp $FILES/. web:/tmp/passwd", 0, "", ""),
+    ("exec web ls /tmp/passwd", 0, "theirs\n", ""),
+    ("cp $FILES/theirs web:/no/pe/x", 1, "", "*"),
     ("pause web", 0, "web\n", ""),
     ("ps --format '{{.Status}}'", 0, "Up * (Paused)\n", ""),
     ("exec web true", 1, "", "*paused, unpause the container before exec\n"),
@@ -94,6 +110,23 @@ const LINES: &[Line] = &[
     ("rm srv", 0, "srv\n", ""),
     ("rm srv", 1, "", "*No such container: srv\n"),
     ("rm -f srv", 0, "", "*No such container: srv\n"),
+    ("run -d --name srv --health-cmd true --health-interval 200ms busybox sleep 1000", 0, "*\n", ""),
+    ("exec srv sleep 1.5", 0, "", ""),
+    ("ps --format '{{.Status}}'", 0, "Up * (healthy)\n", ""),
+    ("inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}}' srv", 0, "healthy 0\n", ""),
+    ("rm -f srv", 0, "srv\n", ""),
+    (
+        "events --since 1m --until 0s --filter container=srv --filter event=exec_start --format '{{.Action}}'",
+        0,
+        "exec_start: sleep 1.5\n",
+        "",
+    ),
+    (
+        "events --since 1m --until 0s --filter container=srv --filter event=destroy --format '{{.Type}} {{.Action}}'",
+        0,
+        "*container destroy\n",
+        "",
+    ),
     ("create --name made busybox true", 0, "*\n", ""),
     ("ps -a --format '{{.Status}}'", 0, "Created\n", ""),
     ("start -a made", 0, "", ""),
@@ -109,31 +142,58 @@ fn matches(pattern: &str, text: &str) -> bool {
     (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| matches(rest, &text[at..]))
 }
 
+/// What is known to differ: which docker, and the line.
+fn known() -> Vec<(&'static str, &'static str)> {
+    let text = include_str!("docker_lines/differences.txt");
+    let heads = text.lines().filter(|line| !line.is_empty() && !line.starts_with([' ', '#']));
+    heads.filter_map(|line| line.split_once(' ')).collect()
+}
+
+/// One line of the sitting, by a shell.
+fn say(engine: &Engine, program: &std::ffi::OsStr, files: &std::path::Path, line: &str) -> Done {
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("\"$0\" {line}")]).arg(program).stdin(std::process::Stdio::null());
+    command.env("MYDOCKER_ROOT", engine.root()).env("MYDOCKER_NETWORK", "none").env("FILES", files);
+    engine.finish(command)
+}
+
 #[test]
 fn sixty_lines() {
     let Some(mut engine) = Engine::open() else { return };
     engine.keeps = true;
     let guard = Guard::new(engine.root());
     let docker = std::env::var("DOCKER").ok();
-    let program = engine.command([""; 0]).get_program().to_owned();
+    let program = docker.clone().map_or(engine.command([""; 0]).get_program().to_owned(), Into::into);
+    let files = engine.folder().join("files");
+    std::fs::create_dir(&files).unwrap();
+    std::fs::write(files.join("theirs"), "theirs").unwrap();
+    std::os::unix::fs::chown(files.join("theirs"), Some(1234), Some(1234)).unwrap();
+    std::fs::set_permissions(files.join("theirs"), std::fs::Permissions::from_mode(0o4750)).unwrap();
     assert!(LINES.len() >= 60);
-    let mut differences = String::new();
+    let (known, mut seen, mut differences) = (known(), Vec::new(), String::new());
+    for (known, line) in &known {
+        assert!(LINES.iter().any(|(other, ..)| other == line), "`{known} {line}` is none of the lines");
+    }
     for (number, (line, status, stdout, stderr)) in LINES.iter().enumerate() {
-        let mut command = Command::new("bash");
-        let program = docker.clone().map_or(program.clone(), Into::into);
-        command.args(["-c", &format!("\"$0\" {line}")]).arg(program).env("MYDOCKER_ROOT", engine.root());
-        command.stdin(std::process::Stdio::null());
-        let done: Done = engine.finish(command);
+        let done = say(&engine, &program, &files, line);
         let told = done.stderr.lines().filter(|line| !line.starts_with("hint:"));
         let told: String = told.map(|line| line.to_string() + "\n").collect();
         if done.status != *status || !matches(stdout, &done.stdout) || !matches(stderr, &told) {
+            let got = format!("{} {:?} {told:?}", done.status, done.stdout);
             let number = number + 1;
-            differences.push_str(&format!(
-                "{number}. {line}\n   expected {status} {stdout:?} {stderr:?}\n   got      {} {:?} {told:?}\n",
-                done.status, done.stdout
-            ));
+            if docker.is_some() && known.iter().any(|(_, other)| other == line) {
+                println!("{number}. {line}: differs, as is known: {got}");
+                seen.push(*line);
+                continue;
+            }
+            let expected = format!("{status} {stdout:?} {stderr:?}");
+            differences.push_str(&format!("{number}. {line}\n   expected {expected}\n   got      {got}\n"));
         }
     }
     assert!(differences.is_empty(), "\n{differences}");
+    if docker.is_some() {
+        let gone: Vec<_> = known.iter().filter(|(which, line)| *which == "any" && !seen.contains(line)).collect();
+        assert!(gone.is_empty(), "these differ no more: {gone:?}");
+    }
     guard.check();
 }

@@ -134,6 +134,55 @@ fn exec() {
     sweep("exec", &["exec", "web", "true"], &runs, false);
 }
 
+/// A volume is made by a start, and `commit` reads the layer that a start has left.
+#[test]
+fn volume_and_commit() {
+    let Some(engine) = open() else { return };
+    let words = ["run", "-d", "--name", "web", "-v", "vol:/vol", "-v", "/anon", "busybox", "sleep", "100"];
+    let steps = steps(&engine, &words).into_iter().filter(|step| step.starts_with("volume."));
+    let steps: Vec<String> = steps.collect();
+    assert!(steps.len() >= 2, "{steps:?}");
+    engine.run(["rm", "-f", "-v", "web"]);
+    engine.run(["volume", "rm", "vol"]);
+    let mut table = BTreeMap::new();
+    for step in &steps {
+        for fault in ["error", "kill"] {
+            let guard = Guard::new(engine.root());
+            assert_ne!(struck(&engine, &words, step, fault).status, 0, "{step}:{fault} was not noticed");
+            life_goes_on(&engine, &format!("{step}:{fault}"));
+            engine.run(["volume", "rm", "vol"]);
+            let left = engine.run(["volume", "ls", "-q"]).stdout;
+            assert_eq!(left, "", "after {step}:{fault}");
+            guard.check();
+            *table.entry(format!("volume {fault}")).or_insert(0) += 1;
+        }
+    }
+    // `commit` of a container at rest and of one that runs, killed at any moment.
+    for running in [false, true] {
+        for delay in [0, 1, 2, 4, 8, 16, 32] {
+            let run: &[&str] = if running {
+                &["run", "-d", "--name", "web", "busybox", "sh", "-c", "head -c 1m /dev/urandom > /x; sleep 100"]
+            } else {
+                &["run", "--name", "web", "busybox", "sh", "-c", "head -c 1m /dev/urandom > /x"]
+            };
+            let guard = Guard::new(engine.root());
+            assert_eq!(engine.run(run).status, 0);
+            let commit = engine.spawn(engine.command(["commit", "web", "made"]));
+            std::thread::sleep(Duration::from_millis(delay));
+            commit.signal(nix::sys::signal::SIGKILL);
+            commit.wait();
+            // A container that was paused for it can be woken, or is awake.
+            let state = engine.run(["inspect", "-f", "{{.State.Status}}", "web"]).stdout;
+            assert!(["running\n", "exited\n", "paused\n"].contains(&state.as_str()), "{state}");
+            engine.run(["rmi", "made"]);
+            life_goes_on(&engine, &format!("commit killed after {delay} ms"));
+            guard.check();
+            *table.entry(format!("commit killed ({})", if running { "runs" } else { "rests" })).or_insert(0) += 1;
+        }
+    }
+    tell(&table);
+}
+
 /// `stop` and `rm` have no plan but the undo list; each of its entries is a place to die.
 #[test]
 fn stop_and_rm() {

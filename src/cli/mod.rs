@@ -174,7 +174,11 @@ fn misunderstood(error: &clap::Error, commands: &[Command], typed: &[OsString]) 
             let help = command.map_or("--help".to_string(), |command| format!("{} --help", command.name));
             // Nobody to tell, if stderr is full or closed: the exit status has to do.
             let _ = write!(std::io::stderr(), "mydocker: {line}\nhint: mydocker {help}\n");
-            ExitCode::from(ENGINE_FAILED)
+            match error.kind() {
+                // Docker's: 125 for a flag that is wrong, 1 for words that are missing.
+                ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues => ExitCode::from(1),
+                _ => ExitCode::from(ENGINE_FAILED),
+            }
         }
     }
 }
