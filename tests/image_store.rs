@@ -191,3 +191,35 @@ fn a_commit_pauses_the_container_and_tears_no_file() {
     engine.output(["commit", "--pause=false", "writer", "running:1"]);
     assert_eq!(writer.stop().status, 137);
 }
+
+/// One line on a terminal, taken away at the end; not a byte anywhere else.
+#[test]
+fn what_takes_long_says_how_far_it_is_on_a_terminal() {
+    let Some(engine) = Engine::keeping() else { return };
+    let tree = engine.path("tree");
+    fs::create_dir(&tree).unwrap();
+    let big = fs::File::create(tree.join("big")).unwrap();
+    // Not all zeros, which would be a hole.
+    let pattern = [7u8; 1 << 20];
+    (0..48).for_each(|_| std::io::Write::write_all(&mut &big, &pattern).unwrap());
+    let archive = engine.text("tree.tar");
+    assert!(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg(".").status().unwrap().success());
+    let quiet = engine.run(["import", &archive, "quiet:1"]);
+    assert!(quiet.status == 0 && quiet.stderr.is_empty(), "{}", quiet.stderr);
+    if Command::new("script").arg("-V").output().is_err() {
+        return skip("`script`, which gives a command a terminal, is not installed");
+    }
+    let mut words: Vec<String> = Vec::new();
+    let command = engine.command(["import", &archive, "loud:1"]);
+    words.push(command.get_program().display().to_string());
+    words.extend(command.get_args().map(|word| word.display().to_string()));
+    let mut script = Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]).env("MYDOCKER_ROOT", engine.root());
+    let done = engine.finish(script);
+    assert_eq!(done.status, 0, "{}", done.stdout);
+    if quiet.took.as_millis() > 1000 {
+        assert!(done.stdout.contains("Importing: ") && done.stdout.contains("of 50.3MB"), "{:?}", done.stdout);
+    }
+    let last = done.stdout.trim_end().rsplit("\x1b[K").next().unwrap();
+    assert!(last.starts_with("sha256:"), "{:?}", done.stdout);
+}

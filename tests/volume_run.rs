@@ -120,6 +120,26 @@ fn what_is_no_mount_is_refused_and_makes_nothing() {
     }
     let twice = engine.run(["run", "--rm", "-v", "/a:/x", "-v", "/b:/x", "busybox", "true"]);
     assert!(twice.stderr.contains("duplicate mount point"));
+    for more in
+        [["--mount", "type=tmpfs,target=/x"], ["--tmpfs", "/x"], ["--mount", "type=volume,source=v,target=//x/"]]
+    {
+        let twice = engine.run(["run", "--rm", "-v", "/tmp:/x"].iter().chain(&more).chain(&["busybox", "true"]));
+        assert!(twice.status == 125 && twice.stderr.contains("duplicate mount point"), "{more:?}: {}", twice.stderr);
+    }
+    for bad in [
+        "type=bind,source=rel,target=/x",
+        "type=bind,target=/x",
+        "type=x,target=/x",
+        "source=v",
+        "target=/proc/1",
+        "type=tmpfs,source=/a,target=/x",
+        "type=volume,source=v,target=x",
+        "type=bind,source=/,target=/x,bogus=1",
+    ] {
+        let output = engine.run(["run", "--rm", "--mount", bad, "busybox", "true"]);
+        assert!(output.status == 125 && output.stderr.contains("--mount: "), "{bad}: {}", output.stderr);
+        assert_eq!(output.stderr.lines().count(), 1, "{bad}: {}", output.stderr);
+    }
     assert!(volumes(&engine).is_empty());
 }
 

@@ -1,6 +1,7 @@
 //! `mydocker save|load|import|export`: images and file systems as archives.
 
 use super::image::{flag, many, string, strings, value};
+use super::progress::Progress;
 use super::{Command, Context, print};
 use crate::image::commit::{self, Words};
 use crate::image::{self, Container, Format, Reference, Store};
@@ -108,13 +109,20 @@ pub fn import(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         words.message = Some(format!("Imported from {source}"));
     }
     let id = match source {
-        "-" => commit::import(&store, std::io::stdin(), &words)?,
+        "-" => {
+            let _progress = Progress::of_time("Importing");
+            commit::import(&store, std::io::stdin(), &words)?
+        }
         url if url.starts_with("http://") || url.starts_with("https://") => {
             bail!("import: `{}`: fetch it first (curl -L … | mydocker import -)", url.escape_debug())
         }
-        folder if Path::new(folder).is_dir() => commit::import_folder(&store, Path::new(folder), &words)?,
+        folder if Path::new(folder).is_dir() => {
+            let _progress = Progress::of_time("Importing");
+            commit::import_folder(&store, Path::new(folder), &words)?
+        }
         file => {
             let file = File::open(file).with_context(|| format!("cannot open `{file}`"))?;
+            let _progress = Progress::of_reading("Importing", &file);
             commit::import(&store, file, &words)?
         }
     };
@@ -175,7 +183,9 @@ fn write_to(path: Option<&str>, write: impl FnOnce(&File) -> Result<()>) -> Resu
     let temporary = path.with_file_name(format!(".mydocker-{random}"));
     let written = (|| -> Result<()> {
         let out = File::options().write(true).create_new(true).open(&temporary)?;
+        let progress = Progress::of_writing("Writing", &out);
         write(&out)?;
+        drop(progress);
         Ok(fs::rename(&temporary, &path)?)
     })();
     if written.is_err() {

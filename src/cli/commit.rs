@@ -39,9 +39,10 @@ fn commit(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let mut words = super::archive::words(said)?;
     words.author = string(said, "author").map(str::to_string);
     let pause = string(said, "pause") != Some("false") && !said.get_flag("no-pause");
+    let progress = super::progress::Progress::of_time("Committing");
     let frozen = if pause { freeze(&container)? } else { None };
     let id = make::commit(&store, &container, &words);
-    drop(frozen);
+    drop((frozen, progress));
     print(&format!("{}\n", id?))
 }
 

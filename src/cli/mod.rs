@@ -15,6 +15,7 @@ mod inspect;
 mod inspect_image;
 mod logs;
 mod network;
+mod progress;
 mod ps;
 mod rows;
 mod run;
