@@ -121,7 +121,7 @@ fn what_is_no_mount_is_refused_and_makes_nothing() {
     let twice = engine.run(["run", "--rm", "-v", "/a:/x", "-v", "/b:/x", "busybox", "true"]);
     assert!(twice.stderr.contains("duplicate mount point"));
     for more in
-        [["--mount", "type=tmpfs,target=/x"], ["--tmpfs", "/x"], ["--mount", "type=volume,source=v,target=//x/"]]
+        [["--mount", "type=tmpfs,target=/x"], ["--tmpfs", "/x"], ["--mount", "type=volume,source=vol,target=//x/"]]
     {
         let twice = engine.run(["run", "--rm", "-v", "/tmp:/x"].iter().chain(&more).chain(&["busybox", "true"]));
         assert!(twice.status == 125 && twice.stderr.contains("duplicate mount point"), "{more:?}: {}", twice.stderr);
