@@ -26,7 +26,8 @@ fn through(engine: &Engine, script: &str, words: &[&str]) -> Running {
     let run = engine.command(["run", "--rm"].iter().chain(words));
     let mut command = Command::new("bash");
     command.args(["-c", script, "bash"]).arg(run.get_program()).args(run.get_args());
-    command.env("MYDOCKER_ROOT", engine.root()).env("DIR", engine.folder()).stdin(Stdio::piped());
+    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("DIR", engine.folder()).stdin(Stdio::piped());
     let mut running = engine.spawn(command);
     // The starter becomes the engine, and that is what the command is told from.
     let (id, program) = (running.engine(), std::path::absolute(run.get_program()).unwrap());
