@@ -14,16 +14,16 @@ fn make(engine: &Engine) {
             mknod /d/null c 1 3; chmod 4711 /d/f; chown 12:34 /d/sub; chmod 1777 /d/sub; rm /etc/group; \
             rm -r /var/www; mkdir /var/www; dd if=/dev/zero of=/d/sparse bs=1 seek=9000000 count=1 2>/dev/null; \
             touch -d '2001-02-03 04:05:06' /d/hard; ln -s $(yes y | head -c 300 | tr -d '\\n') /d/long";
-    engine.output(&["run", "--name", "maker", "busybox", "sh", "-c", script]);
-    engine.output(&["commit", "-m", "made", "-c", "ENV KEPT=yes", "maker", "mine:1"]);
-    engine.output(&["rm", "maker"]);
+    engine.output(["run", "--name", "maker", "busybox", "sh", "-c", script]);
+    engine.output(["commit", "-m", "made", "-c", "ENV KEPT=yes", "maker", "mine:1"]);
+    engine.output(["rm", "maker"]);
 }
 
 /// What the container of an image sees: kind, mode, owner, links, size, time, name, target.
 fn listing(engine: &Engine, image: &str) -> String {
     let script = "find /d /etc/group /var/www /etc/passwd /bin/busybox 2>/dev/null | sort | while read -r f; do \
             stat -c '%n %f %u %g %h %s %Y %t:%T %N' \"$f\"; done";
-    engine.output(&["run", "--rm", image, "sh", "-c", script])
+    engine.output(["run", "--rm", image, "sh", "-c", script])
 }
 
 #[test]
