@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Whole commands, timed against their peers and against the floor (scripts/floor.c), as interleaved ratios.
 #   scripts/bench.sh start [--rounds N] [--gap SECONDS]
+#   scripts/bench.sh life [--rounds N] [--count CONTAINERS]
 #   scripts/bench.sh net [--rounds N] [--gap SECONDS] [--seconds N] [--turns N] [--only starts|wires]
 set -euo pipefail
 # shellcheck source=scripts/lib.sh

@@ -47,7 +47,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
 
 /// What is left over from engines that died, and what became of it.
 fn remains(context: &Context<'_>, repair: bool) -> String {
-    let leftovers = leftovers(&context.dirs);
+    let leftovers = leftovers(&context.dirs, usize::MAX);
     if leftovers.is_empty() {
         return "\nnothing is left over from a killed engine\n".to_string();
     }

@@ -89,7 +89,10 @@ impl Running {
 
 /// Whether process `pid` that began at `start` runs: not gone, and not a zombie that only waits to be reaped.
 fn runs(pid: u32, start: u64) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // One line, and the kernel makes all of it anew for each `read`.
+    let mut line = [0u8; 1024];
+    let read = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| io::Read::read(&mut file, &mut line));
+    let Ok(stat) = read.map(|size| String::from_utf8_lossy(&line[..size])) else { return false };
     let Some((_, fields)) = stat.rsplit_once(')') else { return false };
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next().unwrap_or("X");

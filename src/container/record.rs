@@ -117,10 +117,13 @@ fn read_json(path: &Path, id: &Id) -> Result<Value> {
         }
         other => other.with_context(context)?,
     };
-    if !file.metadata().with_context(context)?.is_file() {
+    let metadata = file.metadata().with_context(context)?;
+    if !metadata.is_file() {
         bail!("`{}` is not a regular file", path.display());
     }
-    let mut bytes = Vec::new();
+    let size = metadata.len();
+    // With room for all of it one `read` suffices, and one that says that there is no more.
+    let mut bytes = Vec::with_capacity(size.min(LARGEST) as usize + 1);
     file.take(LARGEST + 1).read_to_end(&mut bytes).with_context(context)?;
     if bytes.len() as u64 > LARGEST {
         bail!("`{}` is larger than {} MiB", path.display(), LARGEST >> 20);

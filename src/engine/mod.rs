@@ -80,7 +80,11 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     let Request { rooms, said, dirs, name, words, detached, dry } = request;
     if !dry {
         make_folders(&dirs)?;
-        recover_all(&dirs);
+        if let Some(id) = name.as_ref().and_then(|name| crate::container::find(&dirs, name.as_str()).ok()) {
+            // Whoever has the name may be dead.
+            recover(&dirs, &id)?;
+        }
+        recover::recover_some(&dirs, ENOUGH);
     }
     let (image, command) = image(rooms, &dirs, &words, dry)?;
     let mut spec = Spec::new(Id::random()?, dirs, image, command);
@@ -99,6 +103,9 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     }
     Ok(Prepared { spec, plan })
 }
+
+/// So many dead engines a start looks for; with less that run, all.
+const ENOUGH: usize = 32;
 
 /// The caller's environment; what is not UTF-8 no flag can name.
 fn caller() -> Vec<(String, String)> {

@@ -38,7 +38,12 @@ pub fn make_folders(dirs: &Dirs) -> Result<()> {
 
 /// Cleans up after every engine that died. A failure of this is not the caller's.
 pub fn recover_all(dirs: &Dirs) {
-    for leftover in leftovers(dirs) {
+    recover_some(dirs, usize::MAX);
+}
+
+/// The same for at most `most` of them, each time others.
+pub(super) fn recover_some(dirs: &Dirs, most: usize) {
+    for leftover in leftovers(dirs, most) {
         let id = leftover.id.clone();
         if let Err(error) = take_over(dirs, leftover) {
             log::warn!("container {}, whose engine died: {error:#}", id.short());

@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -150,43 +149,20 @@ pub struct Leftover {
     pub journal: Journal,
 }
 
-/// The journals whose owner is dead, locked by us now. What cannot be read as ours is passed over.
-pub fn leftovers(dirs: &Dirs) -> Vec<Leftover> {
-    let all = listed(dirs);
-    // One read tells of all locks; to ask each of five hundred would cost every start ten milliseconds.
-    let locked = if all.len() > FEW { locked_inodes(&dirs.run.join("journal")) } else { HashSet::new() };
-    let loose = all.iter().filter(|(_, inode)| !locked.contains(inode));
-    loose.filter_map(|(id, _)| leftover(dirs, id)).collect()
-}
-
-/// So many locks are asked for one by one.
-const FEW: usize = 8;
-
-/// The inodes that somebody holds a lock on, on the file system of `folder` (`man 5 proc_locks`). One that is missing here may be
-/// held all the same, by a process of another PID namespace: who wants to know tries to lock it.
-fn locked_inodes(folder: &Path) -> HashSet<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(device) = fs::metadata(folder).map(|metadata| metadata.dev()) else { return HashSet::new() };
-    let ours = format!("{:02x}:{:02x}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let inode = |line: &str| {
-        let mut fields = line.split_ascii_whitespace();
-        let (kind, file) = (fields.nth(1)?, fields.nth(3)?);
-        let (device, inode) = file.rsplit_once(':')?;
-        (kind == "FLOCK" && device == ours).then(|| inode.parse().ok()).flatten()
-    };
-    fs::read_to_string("/proc/locks").unwrap_or_default().lines().filter_map(inode).collect()
-}
-
-/// Every container that has a journal, and that file's inode.
-fn listed(dirs: &Dirs) -> Vec<(Id, u64)> {
-    use std::os::unix::fs::DirEntryExt;
-    let entries = fs::read_dir(dirs.run.join("journal")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((Id::parse(entry.file_name().to_str()?)?, entry.ino()))).collect()
+/// The journals whose owner is dead, locked by us now. What cannot be read as ours is passed over. At most `most` are asked
+/// for their locks, each time others: five hundred would cost every start some milliseconds, and `/proc/locks`, which
+/// tells of all at once, makes the kernel wait for every CPU.
+pub fn leftovers(dirs: &Dirs, most: usize) -> Vec<Leftover> {
+    let all = journals(dirs);
+    let first = if all.len() > most { std::process::id() as usize * most % all.len() } else { 0 };
+    let some = all.iter().cycle().skip(first).take(most.min(all.len()));
+    some.filter_map(|id| leftover(dirs, id)).collect()
 }
 
 /// Every container that has a journal.
 pub fn journals(dirs: &Dirs) -> Vec<Id> {
-    listed(dirs).into_iter().map(|(id, _)| id).collect()
+    let entries = fs::read_dir(dirs.run.join("journal")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Id::parse(entry.file_name().to_str()?)).collect()
 }
 
 /// The journal of this container, if there is one and its owner is dead.
