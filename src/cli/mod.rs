@@ -171,7 +171,8 @@ fn misunderstood(error: &clap::Error, commands: &[Command], typed: &[OsString]) 
         _ => {
             let text = error.render().to_string();
             let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':');
-            let command = commands.iter().find(|command| typed.iter().skip(1).any(|word| word == command.name));
+            let named = |word: &OsString| commands.iter().find(|command| word == command.name);
+            let command = typed.iter().skip(1).find_map(named);
             let help = command.map_or("--help".to_string(), |command| format!("{} --help", command.name));
             // Nobody to tell, if stderr is full or closed: the exit status has to do.
             let _ = write!(std::io::stderr(), "mydocker: {line}\nhint: mydocker {help}\n");

@@ -278,6 +278,33 @@ pub fn pair(
     });
     plan.add(Phase::Beside, format!("alias.{name}"), op2).why("Whoever finds the port can see whose it is.");
     address_steps(&name, &eth, number, prefix, endpoint, plan);
+    if network.subnet6.is_some() {
+        address6(network, &eth, number, endpoint, plan);
+    }
+}
+
+/// The address in the second subnet, and the way out there.
+fn address6(network: &Network, eth: &str, number: usize, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+    let (this, card, shared) = (network.clone(), eth.to_string(), Arc::clone(endpoint));
+    let shell = format!("nsenter -t $PID -n ip -6 addr add ${}6 dev {eth} nodad", word(number));
+    let op1 = op("sendto", ["RTM_NEWADDR", eth, "AF_INET6"], shell, move |stage| {
+        let child = stage.child.as_ref().ok_or(Errno::ECHILD)?;
+        let address = shared.address(number).and_then(|ip| this.address6(ip)).ok_or(Errno::EADDRNOTAVAIL)?;
+        let index = netlink::within(child.network.as_fd(), || {
+            let off = format!("/proc/sys/net/ipv6/conf/{card}/disable_ipv6");
+            std::fs::write(off, "0").map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+            netlink::index(&card)
+        })?;
+        let inside = shared.inside()?;
+        inside.add_address6(index, address)?;
+        match this.gateway6().filter(|_| !this.internal).map(|gateway| inside.add_default_route6(gateway.ip())) {
+            Some(Err(errno)) if errno != Errno::EEXIST => Err(errno.into()),
+            _ => Ok(()),
+        }
+    });
+    plan.add(Phase::Beside, format!("address6.{}", network.name), op1)
+        .why("The same place in the network's IPv6 subnet, and the host's address there as the way out.")
+        .look("nsenter -t $PID -n ip -6 addr; nsenter -t $PID -n ip -6 route");
 }
 
 fn address_steps(name: &str, eth: &str, number: usize, prefix: u8, endpoint: &Arc<Endpoint>, plan: &mut Plan) {

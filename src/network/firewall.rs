@@ -15,7 +15,7 @@
 
 use super::publish::{Protocol, Published};
 use super::store::Network;
-use crate::plan::{Dirs, iptables_restore, iptables_save, table_has};
+use crate::plan::{Dirs, FOR_IPV6, Family, iptables_restore, iptables_save, table_has};
 use std::fmt::Write;
 use std::fs;
 use std::io;
@@ -40,14 +40,20 @@ const JUMPS: [(&str, &str, &str, &str); 7] = [
 const REWRITTEN: [&str; 3] = ["MYDOCKER-RAW", "MYDOCKER-NAT", "MYDOCKER-FORWARD"];
 
 /// The rules that all of `networks` need, as the lines of one table.
-fn rules(table: &str, networks: &[Network]) -> String {
+fn rules(family: Family, table: &str, networks: &[Network]) -> String {
     let mut text = String::new();
     for network in networks {
         let (mark, Network { bridge, subnet, internal, .. }) = (network.mark(), network);
+        let subnet6 = network.subnet6.as_ref().filter(|_| family == Family::V6);
         let mut rule = |rule: String| {
             let _ = writeln!(text, "-A {}", rule.replace(" -j ", &format!(" -m comment --comment {mark} -j ")));
         };
         match table {
+            "nat" if let Some(subnet) = subnet6 => {
+                if !internal {
+                    rule(format!("MYDOCKER-NAT -s {subnet} ! -o {bridge} -j MASQUERADE"));
+                }
+            }
             "raw" => rule(format!("MYDOCKER-RAW -d 127.0.0.0/8 -i {bridge} -j DROP")),
             "nat" => {
                 if !internal {
@@ -76,13 +82,18 @@ fn rules(table: &str, networks: &[Network]) -> String {
 
 /// One call of `iptables-restore` that makes the chains be as `networks` want them. `there` is what `iptables-save`
 /// says: jumps that stand there are moved to the front, chains of the user's are left alone.
-fn text(networks: &[Network], there: &[(String, String)]) -> String {
+fn text(family: Family, networks: &[Network], there: &[(String, String)]) -> String {
+    let networks: Vec<Network> = networks.iter().filter(|one| is_for(family, one)).cloned().collect();
     let marks: Vec<_> = networks.iter().map(Network::mark).collect();
     let mut text = String::new();
-    for table in ["raw", "nat", "filter"] {
+    for table in tables(family) {
         let _ = writeln!(text, "*{table}");
         let in_table = || there.iter().filter(|(name, _)| name == table).map(|(_, line)| line.as_str());
-        let jumps = || JUMPS.iter().filter(|jump| jump.0 == table);
+        let jumps = || {
+            JUMPS.iter().filter(|jump| {
+                jump.0 == *table && (family == Family::V4 || jump.1 != "PREROUTING" && jump.1 != "OUTPUT")
+            })
+        };
         let mut chains: Vec<&str> = jumps().map(|jump| jump.3).collect();
         chains.dedup();
         for chain in chains {
@@ -96,7 +107,7 @@ fn text(networks: &[Network], there: &[(String, String)]) -> String {
         for (_, from, condition, to) in jumps().rev() {
             let _ = writeln!(text, "-I {from} {condition}-m comment --comment {JUMP} -j {to}");
         }
-        let mut lines: Vec<String> = rules(table, networks).lines().map(str::to_string).collect();
+        let mut lines: Vec<String> = rules(family, table, &networks).lines().map(str::to_string).collect();
         lines.extend(in_table().filter(|line| is_anothers(line, &marks)).map(str::to_string));
         // What leaves a network comes after all that guards the entrances, the other networks' included.
         lines.sort_by_key(|line| !line.contains(" -o "));
@@ -118,35 +129,60 @@ fn is_anothers(line: &str, marks: &[String]) -> bool {
 
 /// What a dry run shows of it.
 pub fn preview(networks: &[Network]) -> String {
-    text(networks, &[])
+    text(Family::V4, networks, &[])
 }
 
 /// Writes the rules of `networks`; `lock` is the one that all engines of this host share, and is let go.
 pub fn install(networks: &[Network], lock: &fs::File) -> io::Result<()> {
-    let there = iptables_save()?;
-    let done = iptables_restore(&text(networks, &there));
-    lock.unlock()?;
-    done
+    for family in families(networks) {
+        let there = iptables_save(family)?;
+        iptables_restore(family, &text(family, networks, &there))?;
+    }
+    lock.unlock()
+}
+
+/// The sets of tables that the networks need.
+fn families(networks: &[Network]) -> impl Iterator<Item = Family> {
+    let ipv6 = networks.iter().any(|network| network.subnet6.is_some());
+    std::iter::once(Family::V4).chain(ipv6.then_some(Family::V6))
+}
+
+fn is_for(family: Family, network: &Network) -> bool {
+    family == Family::V4 || network.subnet6.is_some()
+}
+
+/// In IPv6 no port is led in, and the kernel itself lets nobody reach ::1 over a wire.
+fn tables(family: Family) -> &'static [&'static str] {
+    if family == Family::V6 { &["nat", "filter"] } else { &["raw", "nat", "filter"] }
 }
 
 /// Where a network keeps what takes its rules out again.
-pub fn removal_file(dirs: &Dirs, network: &Network) -> PathBuf {
-    network.folder(dirs).join("remove.rules")
+pub fn removal_file(dirs: &Dirs, family: Family, network: &Network) -> PathBuf {
+    network.folder(dirs).join(if family == Family::V6 { "remove6.rules" } else { "remove.rules" })
 }
 
 /// The lines that take the rules of `network` out again, and touch nothing else.
-pub fn removal(network: &Network) -> String {
+pub fn removal(family: Family, network: &Network) -> String {
     let one = std::slice::from_ref(network);
-    ["raw", "nat", "filter"].iter().fold(String::new(), |text, table| {
-        text + &format!("*{table}\n{}COMMIT\n", rules(table, one).replace("-A MYDOCKER", "-D MYDOCKER"))
+    let head = if family == Family::V6 { FOR_IPV6 } else { "" };
+    tables(family).iter().fold(head.to_string(), |text, table| {
+        text + &format!("*{table}\n{}COMMIT\n", rules(family, table, one).replace("-A MYDOCKER", "-D MYDOCKER"))
     })
 }
 
 /// Takes all of ours out again: the jumps, then the chains. The user's chain stays if something is in it.
 pub fn uninstall(lock: &fs::File) -> io::Result<()> {
-    let there = iptables_save()?;
+    uninstall_from(Family::V4)?;
+    if table_has(Family::V6, "filter", &[JUMP.as_bytes()]) {
+        uninstall_from(Family::V6)?;
+    }
+    lock.unlock()
+}
+
+fn uninstall_from(family: Family) -> io::Result<()> {
+    let there = iptables_save(family)?;
     let mut text = String::new();
-    for table in ["raw", "nat", "filter"] {
+    for table in tables(family) {
         let lines = || there.iter().filter(|(name, _)| name == table).map(|(_, line)| line.as_str());
         if !lines().any(|line| line.starts_with(":MYDOCKER-")) {
             continue;
@@ -165,16 +201,21 @@ pub fn uninstall(lock: &fs::File) -> io::Result<()> {
         }
         text.push_str("COMMIT\n");
     }
-    let done = if text.is_empty() { Ok(()) } else { iptables_restore(&text) };
-    lock.unlock()?;
-    done
+    if text.is_empty() { Ok(()) } else { iptables_restore(family, &text) }
 }
 
 /// Whether the kernel still has the rules of `network`, in either flavour. Another tool may have flushed them all.
 pub fn is_installed(network: &Network) -> bool {
     let mark = network.mark();
     let needles = [JUMP.as_bytes(), mark.as_bytes()];
-    ["raw", "nat", "filter"].iter().all(|table| table_has(table, &needles))
+    let has = |family: Family| {
+        tables(family).iter().all(|table| {
+            // An internal network has nothing to translate.
+            let needles = if family == Family::V6 && *table == "nat" { &needles[..1] } else { &needles };
+            table_has(family, table, needles)
+        })
+    };
+    has(Family::V4) && (network.subnet6.is_none() || has(Family::V6))
 }
 
 /// The lines that publish ports of the container at `address`. `verb` is `-A` or `-D`.
@@ -229,7 +270,7 @@ mod tests {
 
     #[test]
     fn entrances_are_guarded_before_anything_may_leave() {
-        let text = text(&[network("a", "10.0.0.0/24", false), network("b", "10.0.1.0/24", true)], &[]);
+        let text = text(Family::V4, &[network("a", "10.0.0.0/24", false), network("b", "10.0.1.0/24", true)], &[]);
         let at = |line: &str| text.find(line).unwrap_or_else(|| panic!("no `{line}` in\n{text}"));
         let drop_b = at("-A MYDOCKER-FORWARD -o br-b -m comment --comment mydocker:bbbbbbbbbbbb -j DROP");
         assert!(drop_b < at("-A MYDOCKER-FORWARD -i br-a -m comment --comment mydocker:aaaaaaaaaaaa -j ACCEPT"));
@@ -247,7 +288,7 @@ mod tests {
             line("filter", "-A FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-USER"),
             line("nat", ":MYDOCKER-DNAT - [0:0]"),
         ];
-        let text = text(&[network("a", "10.0.0.0/24", false)], &there);
+        let text = text(Family::V4, &[network("a", "10.0.0.0/24", false)], &there);
         assert!(text.contains("-D FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-USER"));
         assert!(!text.contains(":MYDOCKER-USER"), "that would flush it");
         assert!(!text.contains(":MYDOCKER-DNAT"), "that would take out the containers' ports");

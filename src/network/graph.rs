@@ -7,7 +7,7 @@
 use super::manage::Seen;
 use super::netlink::{self, Netlink};
 use super::{ipam, join};
-use crate::plan::{Dirs, Id, MARK, iptables_save};
+use crate::plan::{Dirs, Family, Id, MARK, has_iptables, iptables_save};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -105,5 +105,9 @@ fn rules(graph: &Graph, mark: &str) -> Result<Vec<(String, String)>> {
             .any(|part| part == word || part.strip_prefix(word).is_some_and(|rest| rest.starts_with(':')))
     };
     let mentions = |(_, rule): &(String, String)| rule.starts_with("-A") && words.iter().any(|word| whole(rule, word));
-    Ok(iptables_save()?.into_iter().filter(mentions).collect())
+    let mut all = iptables_save(Family::V4)?;
+    if super::setup::has_ipv6() && has_iptables(Family::V6).is_ok() {
+        all.extend(iptables_save(Family::V6)?.into_iter().map(|(table, rule)| (format!("{table} (IPv6)"), rule)));
+    }
+    Ok(all.into_iter().filter(mentions).collect())
 }

@@ -6,7 +6,7 @@ use super::netlink::{self, Netlink};
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::op;
 use super::{firewall, join, setup};
-use crate::plan::{Dirs, Entry, MARK, Phase, Plan, Undo, When};
+use crate::plan::{Dirs, Entry, Family, MARK, Phase, Plan, Undo, When};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::net::Ipv4Addr;
@@ -64,12 +64,17 @@ pub fn removal(dirs: &Dirs, seen: &Seen) -> Result<Vec<Entry>> {
         let who = lease.name.as_deref().unwrap_or(lease.container.get(..12).unwrap_or_default());
         bail!("network {} has active endpoints: {who} ({})", network.name, lease.address);
     }
-    let rules = firewall::removal_file(dirs, network);
-    fs::write(&rules, firewall::removal(network)).with_context(|| format!("cannot write `{}`", rules.display()))?;
+    let write = |family| {
+        let rules = firewall::removal_file(dirs, family, network);
+        let written = fs::write(&rules, firewall::removal(family, network));
+        written.with_context(|| format!("cannot write `{}`", rules.display())).map(|()| rules)
+    };
+    let (rules, rules6) = (write(Family::V4)?, write(Family::V6)?);
     let entry = |step: &str, undo| Entry { step: format!("network.{step}.{}", network.name), when: When::End, undo };
     Ok(vec![
         entry("create", Undo::RemoveTree { path: network.folder(dirs) }),
         entry("bridge", Undo::RemoveBridge { name: network.bridge.clone(), mark: network.mark() }),
+        entry("rules6", Undo::RemoveRules { rules: rules6 }),
         entry("rules", Undo::RemoveRules { rules }),
     ])
 }

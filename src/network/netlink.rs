@@ -4,16 +4,16 @@
 //!
 //! Try it without us: `strace -e sendmsg ip link add br0 type bridge`
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::cell::OnceCell;
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use tokio::runtime::{Builder, Runtime};
 
@@ -107,6 +107,22 @@ pub fn within<T>(there: BorrowedFd<'_>, work: impl FnOnce() -> Result<T, Errno>)
     result
 }
 
+/// Where the IPv6 routes of this network namespace lead, but for addresses of our own.
+pub fn routes6() -> Result<Vec<Ipv6Network>, Errno> {
+    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let text = match std::fs::read_to_string("/proc/thread-self/net/ipv6_route") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        other => other.map_err(io)?,
+    };
+    let one = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let to = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let prefix = u8::from_str_radix(fields.next()?, 16).ok()?;
+        Ipv6Network::new(to.into(), prefix).ok().filter(|to| to.prefix() < 128 && !to.ip().is_unicast_link_local())
+    };
+    Ok(text.lines().filter_map(one).filter(|to| !to.ip().is_multicast()).collect())
+}
+
 impl Netlink {
     /// Of the engine's own namespace.
     pub fn here() -> Result<Self, Errno> {
@@ -156,6 +172,18 @@ impl Netlink {
 
     pub fn add_address(&self, link: u32, address: Ipv4Network) -> Result<(), Errno> {
         wait(self.0.address().add(link, address.ip().into(), address.prefix()).execute())
+    }
+
+    /// Usable at once: nobody else on a switch of ours could have it (no duplicate address detection).
+    pub fn add_address6(&self, link: u32, address: Ipv6Network) -> Result<(), Errno> {
+        let mut request = self.0.address().add(link, address.ip().into(), address.prefix());
+        request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        wait(request.execute())
+    }
+
+    pub fn add_default_route6(&self, gateway: Ipv6Addr) -> Result<(), Errno> {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build();
+        wait(self.0.route().add(route).execute())
     }
 
     /// The default route, over `gateway`.

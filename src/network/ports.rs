@@ -5,7 +5,7 @@ use super::netlink::{self, Netlink};
 use super::publish::{self, Publish, Published};
 use super::trouble::{Trouble, op};
 use super::{firewall, ipam};
-use crate::plan::{Dirs, Phase, Plan, Spec, Told, Undo, iptables_restore};
+use crate::plan::{Dirs, Family, Phase, Plan, Spec, Told, Undo, iptables_restore};
 use nix::errno::Errno;
 use std::fs;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ pub fn publish(
         let ports = endpoint.published();
         // The way back first.
         fs::write(&path, firewall::publish("-D", &mark, address, &ports))?;
-        iptables_restore(&firewall::publish("-A", &mark, address, &ports))?;
+        iptables_restore(Family::V4, &firewall::publish("-A", &mark, address, &ports))?;
         Ok(())
     });
     plan.add(Phase::Beside, "publish", op)

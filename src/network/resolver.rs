@@ -10,7 +10,7 @@ use super::store::{DEFAULT, Network};
 use crate::plan::{Dirs, Id};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use simple_dns::rdata::{A, PTR, RData};
+use simple_dns::rdata::{A, AAAA, PTR, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -120,6 +120,12 @@ impl Resolver {
             qtype => self.addresses_of(&networks, &name).map(|all| match qtype {
                 QTYPE::TYPE(TYPE::A) | QTYPE::ANY => {
                     all.into_iter().map(|ip| RData::A(A { address: ip.into() })).collect()
+                }
+                QTYPE::TYPE(TYPE::AAAA) => {
+                    let wide =
+                        |ip| networks.iter().find(|one| one.subnet.contains(ip)).and_then(|one| one.address6(ip));
+                    let record = |ip: ipnetwork::Ipv6Network| RData::AAAA(AAAA { address: ip.ip().into() });
+                    all.into_iter().filter_map(wide).map(record).collect()
                 }
                 // The name is ours and has no such record.
                 _ => vec![],

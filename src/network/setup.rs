@@ -5,7 +5,8 @@ use super::firewall;
 use super::netlink::{self, Link, Netlink, Route};
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::{Trouble, op};
-use crate::plan::{Dirs, FORWARD_WAS_OFF, Fact, MARK, Phase, Plan, Undo, firewall_patience, has_iptables};
+use crate::plan::{Dirs, FORWARD_WAS_OFF, FORWARD6_WAS_OFF, Fact, Family, MARK, Phase, Plan, Undo};
+use crate::plan::{firewall_patience, has_iptables};
 use anyhow::{Context, Result, bail};
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARD6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// The network `name`, and whether it is on disk already. The default one is thought out on first use.
 pub fn find(dirs: &Dirs, name: &str) -> Result<(Network, bool)> {
@@ -54,7 +56,16 @@ pub fn draft(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<Network> {
     let named = |route: &Route| (route.clone(), link(route).map(|link| link.name.clone()).unwrap_or_default());
     let routes: Vec<_> = routes.iter().map(named).collect();
     let others: Vec<_> = store::list(dirs).into_iter().filter(|other| other.name != name).collect();
+    if let Some(subnet) = wishes.subnet6 {
+        let routes = netlink::routes6().context("cannot ask the kernel for its routes")?;
+        if let Some(used) = routes.iter().find(|route| route.prefix() > 3 && route.overlaps(subnet)) {
+            bail!("--subnet: `{subnet}` overlaps with the host's route `{used}`");
+        }
+    }
     let mut network = Network::new(name, wishes, &routes, mtu, &others)?;
+    if network.subnet6.is_some() && !has_ipv6() {
+        bail!("--ipv6: this kernel has no IPv6 (it was started with ipv6.disable=1, or built without)");
+    }
     if name == DEFAULT {
         // The default network of a second data root is beside the first one's: `mydocker1`.
         let another = |name: &String| links.iter().any(|link| link.name == *name && is_anothers(link, &network));
@@ -93,7 +104,14 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
     let undo = |undo: Undo| Some(undo).filter(|_| undone);
     let needs_rules = !on_disk || !firewall::is_installed(network);
     if needs_rules {
-        let op = op("access", ["iptables-restore"], "command -v iptables-restore", |_| Ok(has_iptables()?));
+        let ipv6 = network.subnet6.is_some();
+        let op = op("access", ["iptables-restore"], "command -v iptables-restore", move |_| {
+            has_iptables(Family::V4)?;
+            if ipv6 {
+                has_iptables(Family::V6)?;
+            }
+            Ok(())
+        });
         plan.add(Phase::Host, format!("firewall.{name}"), op)
             .why("Without a firewall nothing of a network would be closed to the outside: then there is none.");
     }
@@ -124,9 +142,12 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
             .why("A machine hands packets from one card to another only if it is told to; the last network puts it back.")
             .look("sysctl net.ipv4.ip_forward");
     }
+    if !is_up(network) {
+        ipv6(dirs, network, undone, plan);
+    }
     if needs_rules {
         let step = rules(dirs, network, plan);
-        step.undo = undo(Undo::RemoveRules { rules: firewall::removal_file(dirs, network) });
+        step.undo = undo(Undo::RemoveRules { rules: firewall::removal_file(dirs, Family::V4, network) });
     }
 }
 
@@ -247,11 +268,45 @@ fn still_free(network: &Network) -> Result<(), Trouble> {
 /// Switches forwarding on; the bridge's alias says before that it was off.
 fn forward(network: &Network) -> io::Result<()> {
     if forwarding_is_off() {
-        let alias = format!("{}{FORWARD_WAS_OFF}", network.mark());
+        let alias = format!("{}{FORWARD_WAS_OFF}", crate::sys::named_link(&network.bridge)?.alias);
         Netlink::here()?.set_alias(netlink::index(&network.bridge)?, &alias)?;
         fs::write(FORWARD, "1")?;
     }
     Ok(())
+}
+
+/// Whether the kernel has IPv6 (`ipv6.disable=1` takes it away).
+pub fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6/conf").exists()
+}
+
+/// The steps that give a network its second subnet: the bridge's address, and forwarding.
+fn ipv6(dirs: &Dirs, network: &Network, undone: bool, plan: &mut Plan) {
+    let (Network { name, bridge, .. }, Some(gateway)) = (network, network.gateway6()) else { return };
+    let path = format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6");
+    let (link, shell) = (bridge.clone(), format!("echo 0 > {path}; ip addr add {gateway} dev {bridge} nodad"));
+    let op1 = op("sendto", ["RTM_NEWADDR".to_string(), bridge.clone(), gateway.to_string()], shell, move |_| {
+        fs::write(&path, "0")?;
+        match Netlink::here()?.add_address6(netlink::index(&link)?, gateway) {
+            Err(Errno::EEXIST) => Ok(()),
+            other => Ok(other?),
+        }
+    });
+    let step = plan.add(Phase::Host, format!("gateway6.{name}"), op1);
+    step.why("The host's IPv6 address on that switch.").look(format!("ip -6 addr show {bridge}"));
+    step.undo = undone.then(|| Undo::RemoveRules { rules: firewall::removal_file(dirs, Family::V6, network) });
+    if network.internal || fs::read_to_string(FORWARD6).is_ok_and(|value| value.trim() == "1") {
+        return;
+    }
+    let this = network.clone();
+    let op2 = op("write", [FORWARD6, "1"], format!("echo 1 > {FORWARD6}"), move |_| {
+        let alias = crate::sys::named_link(&this.bridge)?.alias;
+        Netlink::here()?.set_alias(netlink::index(&this.bridge)?, &format!("{alias}{FORWARD6_WAS_OFF}"))?;
+        Ok(fs::write(FORWARD6, "1")?)
+    });
+    plan.add(Phase::Host, format!("forward6.{name}"), op2)
+        .why("The same in IPv6. A host that forwards no longer takes routes from routers by itself, but for accept_ra=2.")
+        .look("sysctl net.ipv6.conf.all.forwarding");
 }
 
 /// What the room needs of this machine.
@@ -259,10 +314,10 @@ pub fn doctor() -> Vec<Fact> {
     let version = std::process::Command::new("iptables-restore").arg("--version").output();
     let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string()).unwrap_or_default();
     let found = if version.is_empty() { "not found".to_string() } else { version.clone() };
-    let ipv6 = if std::path::Path::new("/proc/sys/net/ipv6").exists() { "yes" } else { "no: only IPv4 networks" };
+    let ipv6 = if has_ipv6() { "yes" } else { "no: only IPv4 networks" };
     let forward = if forwarding_is_off() { "off, until there is a network" } else { "on" };
     vec![
-        Fact::need("iptables", found, has_iptables().is_ok(), "install iptables; until then: --network none"),
+        Fact::need("iptables", found, has_iptables(Family::V4).is_ok(), "install iptables; until then: --network none"),
         Fact::met("ip_forward", forward),
         Fact::met("IPv6", ipv6),
     ]
@@ -298,7 +353,9 @@ fn rules<'a>(dirs: &Dirs, network: &Network, plan: &'a mut Plan) -> &'a mut crat
         if !all.iter().any(|one| one.name == this.name) {
             all.push(this.clone());
         }
-        fs::write(firewall::removal_file(&dirs, &this), firewall::removal(&this))?;
+        for family in [Family::V4, Family::V6] {
+            fs::write(firewall::removal_file(&dirs, family, &this), firewall::removal(family, &this))?;
+        }
         Ok(mend(&dirs, &all)?)
     });
     plan.add(Phase::Host, format!("rules.{}", network.name), op)
@@ -309,12 +366,15 @@ fn rules<'a>(dirs: &Dirs, network: &Network, plan: &'a mut Plan) -> &'a mut crat
 /// Writes the rules of all networks that are up, and the ports of all living containers that have lost theirs.
 pub fn mend(dirs: &Dirs, networks: &[Network]) -> io::Result<()> {
     firewall::install(networks, &firewall_lock()?)?;
-    let there = crate::plan::iptables_save()?;
+    let there = crate::plan::iptables_save(Family::V4)?;
     for network in networks {
         for lease in super::ipam::living(dirs, network).into_iter().filter(|lease| !lease.published.is_empty()) {
             let mark = super::attach::mark(&lease.container);
             if !there.iter().any(|(_, line)| line.contains(&mark)) {
-                crate::plan::iptables_restore(&firewall::publish("-A", &mark, lease.address, &lease.published))?;
+                crate::plan::iptables_restore(
+                    Family::V4,
+                    &firewall::publish("-A", &mark, lease.address, &lease.published),
+                )?;
             }
         }
     }

@@ -83,13 +83,16 @@ fn names(spec: &Spec, aliases: &[String]) -> Vec<String> {
 
 fn addresses(one: &Endpoint) -> Value {
     let (network, lease) = (one.network.as_ref().filter(|_| one.lease.is_some()), one.lease.as_ref());
+    let wide = network.zip(lease).and_then(|(network, lease)| network.address6(lease.address));
     json!({
         "EndpointID": lease.map_or("", |lease| &lease.link),
         "Gateway": network.map_or(String::new(), |network| network.gateway.to_string()),
         "IPAddress": lease.map_or(String::new(), |lease| lease.address.to_string()),
         "IPPrefixLen": network.map_or(0, |network| network.subnet.prefix()),
         "MacAddress": lease.map_or("", |lease| &lease.mac),
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": network.and_then(Network::gateway6).map_or(String::new(), |gateway| gateway.ip().to_string()),
+        "GlobalIPv6Address": wide.map_or(String::new(), |ip| ip.ip().to_string()),
+        "GlobalIPv6PrefixLen": wide.map_or(0, |ip| ip.prefix()),
     })
 }
 

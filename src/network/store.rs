@@ -4,7 +4,7 @@
 use super::netlink::Route;
 use crate::plan::Dirs;
 use anyhow::{Context, Result, bail};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct Network {
     pub bridge: String,
     pub subnet: Ipv4Network,
     pub gateway: Ipv4Addr,
+    /// A second subnet (`--ipv6`): every IPv4 address of the first has its own in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub subnet6: Option<Ipv6Network>,
     /// Leases are taken from here, if not from the whole subnet.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ip_range: Option<Ipv4Network>,
@@ -58,6 +61,8 @@ pub struct Network {
 pub struct Wishes {
     pub subnet: Option<Ipv4Network>,
     pub gateway: Option<Ipv4Addr>,
+    pub ipv6: bool,
+    pub subnet6: Option<Ipv6Network>,
     pub ip_range: Option<Ipv4Network>,
     pub aux: BTreeMap<String, Ipv4Addr>,
     pub internal: bool,
@@ -93,11 +98,29 @@ impl Network {
         let gateway = wishes.gateway.or_else(|| subnet.nth(1)).unwrap_or(subnet.ip());
         let created =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let subnet6 = match wishes.subnet6 {
+            None if wishes.ipv6 => Some(unique_local(&id)?),
+            other => other,
+        };
         let Wishes { ip_range, aux, internal, labels, options, .. } = wishes;
         let rest = serde_json::Map::new();
         let name = name.to_string();
-        let network =
-            Self { name, id, created, bridge, subnet, gateway, ip_range, aux, mtu, internal, labels, options, rest };
+        let network = Self {
+            name,
+            id,
+            created,
+            bridge,
+            subnet,
+            gateway,
+            subnet6,
+            ip_range,
+            aux,
+            mtu,
+            internal,
+            labels,
+            options,
+            rest,
+        };
         network.check()?;
         Ok(network)
     }
@@ -109,6 +132,14 @@ impl Network {
         }
         if subnet.prefix() > 30 || subnet.prefix() < 8 {
             bail!("--subnet: `{subnet}`: the prefix must be between 8 and 30");
+        }
+        if let Some(wide) = self.subnet6 {
+            if wide.network() != wide.ip() {
+                bail!("--subnet: `{wide}` has host bits set; say `{}/{}`", wide.network(), wide.prefix());
+            }
+            if 128 - wide.prefix() < 32 - subnet.prefix() {
+                bail!("--subnet: `{wide}` is too small: every address of `{subnet}` has one in it");
+            }
         }
         let inside = |flag: &str, ip: Ipv4Addr| match self.is_host(ip) {
             true => Ok(()),
@@ -122,6 +153,18 @@ impl Network {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The IPv6 address that goes with `ip`: the same place in the second subnet.
+    pub fn address6(&self, ip: Ipv4Addr) -> Option<Ipv6Network> {
+        let place = u128::from(ip.to_bits() - self.subnet.network().to_bits());
+        let wide = self.subnet6?;
+        Ipv6Network::new((wide.network().to_bits() + place).into(), wide.prefix()).ok()
+    }
+
+    /// The host's address in the second subnet.
+    pub fn gateway6(&self) -> Option<Ipv6Network> {
+        self.address6(self.gateway)
     }
 
     /// Whether `ip` can be a host's: inside the subnet, and neither its name nor its broadcast address.
@@ -209,6 +252,12 @@ fn pool() -> impl Iterator<Item = Ipv4Network> {
     let large = (17..32).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
     let small = (0..16).map(|third| (Ipv4Addr::new(192, 168, third * 16, 0), 20));
     large.chain(small).filter_map(|(ip, prefix)| Ipv4Network::new(ip, prefix).ok())
+}
+
+/// A subnet of one's own (RFC 4193): `fd`, forty random bits, 0.
+fn unique_local(id: &str) -> Result<Ipv6Network> {
+    let text = format!("fd{}:{}:{}::/64", &id[..2], &id[2..6], &id[6..10]);
+    Ok(text.parse()?)
 }
 
 /// Refuses a subnet that a route of the host or another network uses, and says which.

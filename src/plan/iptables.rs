@@ -9,6 +9,22 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+/// Which of the two sets of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn program(self, verb: &str) -> String {
+        format!("{}{verb}", if self == Family::V6 { "ip6tables-" } else { "iptables-" })
+    }
+}
+
+/// The first line of a text that is about the other tables.
+pub const FOR_IPV6: &str = "# ip6tables\n";
+
 /// How long we wait for another program's lock on the tables, in seconds. A test need not wait that long (debug builds
 /// only).
 pub fn firewall_patience() -> u64 {
@@ -18,15 +34,16 @@ pub fn firewall_patience() -> u64 {
 }
 
 /// Adds to the tables what `text` says; leaves alone what it does not name. The error is one line, the program's own.
-pub fn iptables_restore(text: &str) -> io::Result<()> {
-    let mut command = program("iptables-restore")?;
+pub fn iptables_restore(family: Family, text: &str) -> io::Result<()> {
+    let name = family.program("restore");
+    let mut command = program(&name)?;
     let patience = firewall_patience();
     command
         .args(["--noflush", "--wait", &patience.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let mut child = spawn(&mut command).map_err(|error| not_there("iptables-restore", &error))?;
+    let mut child = spawn(&mut command).map_err(|error| not_there(&name, &error))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that ends early says why on stderr.
         let _ = stdin.write_all(text.as_bytes());
@@ -47,14 +64,15 @@ pub fn iptables_restore(text: &str) -> io::Result<()> {
         said.split("line").nth(1).and_then(|rest| rest.trim_matches([' ', ':']).split(' ').next()?.parse().ok());
     let line = number.and_then(|number: usize| text.lines().nth(number.wrapping_sub(1))).unwrap_or_default();
     let reason = said.lines().find(|line| !line.is_empty()).unwrap_or("no reason given");
-    Err(io::Error::other(format!("iptables-restore: {} {line}", reason.trim()).trim_end().to_string()))
+    Err(io::Error::other(format!("{name}: {} {line}", reason.trim()).trim_end().to_string()))
 }
 
 /// Every rule there is, one `-A …` per line, under the name of its table.
-pub fn iptables_save() -> io::Result<Vec<(String, String)>> {
-    let mut command = program("iptables-save")?;
+pub fn iptables_save(family: Family) -> io::Result<Vec<(String, String)>> {
+    let name = family.program("save");
+    let mut command = program(&name)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let child = spawn(&mut command).map_err(|error| not_there("iptables-save", &error))?;
+    let child = spawn(&mut command).map_err(|error| not_there(&name, &error))?;
     let output = child.wait_with_output()?;
     let mut table = String::new();
     let mut rules = Vec::new();
@@ -83,19 +101,22 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Whether the program is there that writes rules.
-pub fn has_iptables() -> io::Result<()> {
-    program("iptables-restore").map(drop)
+pub fn has_iptables(family: Family) -> io::Result<()> {
+    program(&family.program("restore")).map(drop)
 }
 
 /// Whether the kernel's table has rules in which all of `needles` stand, in either flavour; asked of the kernel itself,
 /// because to start a program takes milliseconds.
-pub fn table_has(table: &str, needles: &[&[u8]]) -> bool {
+pub fn table_has(family: Family, table: &str, needles: &[&[u8]]) -> bool {
     let has = |rules: Result<Vec<u8>, nix::errno::Errno>| {
         rules.is_ok_and(|rules| needles.iter().all(|needle| contains(&rules, needle)))
     };
     // Only asking would make the table, if it were not there.
-    let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
-    legacy.lines().any(|name| name == table) && has(sys::legacy_table(table)) || has(sys::nft_table(table))
+    let ipv6 = family == Family::V6;
+    let names = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
+    let legacy = fs::read_to_string(format!("/proc/thread-self/net/{names}")).unwrap_or_default();
+    let is_legacy = legacy.lines().any(|name| name == table);
+    is_legacy && has(sys::legacy_table(table, ipv6)) || has(sys::nft_table(table, ipv6))
 }
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {
@@ -113,11 +134,12 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
 
 /// Takes out rules: `text` is made of `*table`, `-D …` and `COMMIT` lines. What is not there any more is passed over.
 pub fn remove_rules(text: &str) -> io::Result<()> {
-    if !stands_there(text) {
+    let family = if text.starts_with(FOR_IPV6) { Family::V6 } else { Family::V4 };
+    if !stands_there(family, text) {
         return Ok(());
     }
-    let Err(first) = iptables_restore(text) else { return Ok(()) };
-    let there = iptables_save().map_err(|_| first)?;
+    let Err(first) = iptables_restore(family, text) else { return Ok(()) };
+    let there = iptables_save(family).map_err(|_| first)?;
     let mut table = "";
     let mut left = String::new();
     for line in text.lines() {
@@ -131,16 +153,16 @@ pub fn remove_rules(text: &str) -> io::Result<()> {
             left.push('\n');
         }
     }
-    if left.contains("-D ") { iptables_restore(&left) } else { Ok(()) }
+    if left.contains("-D ") { iptables_restore(family, &left) } else { Ok(()) }
 }
 
 /// Whether any of the rules that `text` takes out can be in the kernel, judged by their comments.
-fn stands_there(text: &str) -> bool {
+fn stands_there(family: Family, text: &str) -> bool {
     let mut table = "";
     text.lines().any(|line| {
         table = line.strip_prefix('*').unwrap_or(table);
         let comment = line.split(' ').skip_while(|word| *word != "--comment").nth(1);
-        line.starts_with("-D ") && comment.is_none_or(|comment| table_has(table, &[comment.as_bytes()]))
+        line.starts_with("-D ") && comment.is_none_or(|comment| table_has(family, table, &[comment.as_bytes()]))
     })
 }
 

@@ -22,7 +22,9 @@ mod undo_network;
 
 pub use explain::{Narrator, dry_run, dry_run_on_host, narrate_json};
 pub use failpoint::{Failpoint, Fault};
-pub use iptables::{firewall_patience, has_iptables, iptables_restore, iptables_save, remove_rules, table_has};
+pub use iptables::{
+    FOR_IPV6, Family, firewall_patience, has_iptables, iptables_restore, iptables_save, remove_rules, table_has,
+};
 pub use journal::{
     Entry, Header, Journal, Leftover, boot_id, discard_torn, has_journal, has_owner, is_torn, journals, leftover,
     leftovers, start_time, undo_list, wait_for_owner,
@@ -33,7 +35,7 @@ pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
 pub use step::{Child, Phase, Stage, Step, Told};
 pub use undo::{Undo, When};
-pub use undo_network::{FORWARD_WAS_OFF, MARK};
+pub use undo_network::{FORWARD_WAS_OFF, FORWARD6_WAS_OFF, MARK};
 
 use anyhow::Result;
 use nix::sched::CloneFlags;

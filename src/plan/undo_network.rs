@@ -15,7 +15,11 @@ pub const MARK: &str = "mydocker:";
 /// what it is about: it goes with a reboot or a network namespace, and every data root can read it.
 pub const FORWARD_WAS_OFF: &str = " ip_forward=0";
 
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// The same for IPv6.
+pub const FORWARD6_WAS_OFF: &str = " ipv6_forward=0";
+
+const NOTES: [(&str, &str); 2] =
+    [(FORWARD_WAS_OFF, "/proc/sys/net/ipv4/ip_forward"), (FORWARD6_WAS_OFF, "/proc/sys/net/ipv6/conf/all/forwarding")];
 
 fn read(path: &Path) -> io::Result<Option<serde_json::Value>> {
     match fs::read_to_string(path) {
@@ -77,12 +81,16 @@ pub(super) fn remove_bridge(name: &str, mark: &str) -> io::Result<()> {
     let links = sys::links()?;
     let ours = |link: &&NamedLink| link.name == name && link.kind == "bridge" && link.alias.starts_with(mark);
     let Some(bridge) = links.iter().find(ours) else { return Ok(()) };
-    if bridge.alias.ends_with(FORWARD_WAS_OFF) {
-        let other = |link: &&NamedLink| link.name != name && link.kind == "bridge" && link.alias.starts_with(MARK);
-        match links.iter().find(other) {
-            Some(heir) if heir.alias.ends_with(FORWARD_WAS_OFF) => {}
-            Some(heir) => sys::set_link_alias(&heir.name, &format!("{}{FORWARD_WAS_OFF}", heir.alias))?,
-            None => fs::write(FORWARD, "0")?,
+    let other = |link: &&NamedLink| link.name != name && link.kind == "bridge" && link.alias.starts_with(MARK);
+    let mut heir = links.iter().find(other).cloned();
+    for (note, path) in NOTES.iter().filter(|(note, _)| bridge.alias.contains(note)) {
+        match &mut heir {
+            Some(heir) if heir.alias.contains(note) => {}
+            Some(heir) => {
+                heir.alias.push_str(note);
+                sys::set_link_alias(&heir.name, &heir.alias)?;
+            }
+            None => fs::write(path, "0")?,
         }
     }
     match sys::delete_link(name) {

@@ -54,20 +54,29 @@ fn wishes(said: &ArgMatches) -> Result<Wishes> {
     for (name, ip) in pairs("aux-address")? {
         aux.extend(parsed("aux-address", Some(&ip))?.map(|ip| (name, ip)));
     }
-    let cidr = |flag: &str| -> Result<Option<ipnetwork::Ipv4Network>> {
+    let cidr = |flag: &str, text: Option<&str>| -> Result<Option<ipnetwork::Ipv4Network>> {
         // `10.0.0.0` alone would be read as a /32.
-        match string(flag) {
+        match text {
             Some(text) if !text.contains('/') => {
                 bail!("--{flag}: `{}` is not a subnet like 10.1.0.0/24", text.escape_debug())
             }
-            Some(text) if text.contains("::") => bail!("--{flag}: `{}`: IPv6 is not supported", text.escape_debug()),
             text => parsed(flag, text),
         }
     };
+    let (wide, subnets): (Vec<_>, Vec<_>) = strings(said, "subnet").partition(|text| text.contains(':'));
+    let ipv6 = said.get_flag("ipv6");
+    match (&subnets[..], &wide[..]) {
+        ([] | [_], []) => {}
+        ([] | [_], [_]) if ipv6 => {}
+        ([] | [_], [one]) => bail!("--subnet: `{}` is for --ipv6", one.escape_debug()),
+        _ => bail!("--subnet: one of each kind at most"),
+    }
     Ok(Wishes {
-        subnet: cidr("subnet")?,
+        subnet: cidr("subnet", subnets.first().copied())?,
+        ipv6,
+        subnet6: parsed("subnet", wide.first().copied())?,
         gateway: parsed("gateway", string("gateway"))?,
-        ip_range: cidr("ip-range")?,
+        ip_range: cidr("ip-range", string("ip-range"))?,
         aux,
         internal: said.get_flag("internal"),
         labels: pairs("label")?,

@@ -41,7 +41,8 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
                 .value_name("bridge")
                 .default_value("bridge")
                 .help("Its driver"),
-            Arg::new("subnet").long("subnet").value_name("CIDR").help("Its addresses"),
+            list("subnet", "CIDR").help("Its addresses; a second time for IPv6"),
+            Arg::new("ipv6").long("ipv6").action(ArgAction::SetTrue).help("IPv6 addresses, too"),
             Arg::new("gateway").long("gateway").value_name("IPv4").help("The host's address on it"),
             Arg::new("ip-range").long("ip-range").value_name("CIDR").help("Lease addresses from this part only"),
             list("aux-address", "NAME=IPv4").help("An address that is never leased"),
@@ -166,15 +167,22 @@ fn inspect(seen: &Seen) -> serde_json::Value {
     if !network.aux.is_empty() {
         config["AuxiliaryAddresses"] = json!(network.aux);
     }
+    let mut configs = vec![config];
+    configs.extend(
+        network
+            .subnet6
+            .zip(network.gateway6())
+            .map(|(subnet, gateway)| json!({ "Subnet": subnet, "Gateway": gateway.ip() })),
+    );
     let containers = leases.iter().map(|lease| {
         let address = format!("{}/{}", lease.address, network.subnet.prefix());
-        let one =
-            json!({ "Name": lease.name, "MacAddress": lease.mac, "IPv4Address": address, "HostLink": lease.link });
+        let one = json!({ "Name": lease.name, "MacAddress": lease.mac, "IPv4Address": address, "HostLink": lease.link,
+                "IPv6Address": network.address6(lease.address) });
         (lease.container.clone(), one)
     });
     json!({
-        "Name": network.name, "Id": network.id, "Scope": "local", "Driver": "bridge", "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Config": [config] },
+        "Name": network.name, "Id": network.id, "Scope": "local", "Driver": "bridge", "EnableIPv6": network.subnet6.is_some(),
+        "IPAM": { "Driver": "default", "Config": configs },
         "Internal": network.internal, "Bridge": network.bridge, "Mtu": network.mtu,
         "Containers": containers.collect::<serde_json::Map<_, _>>(),
         "Options": network.options, "Labels": network.labels,
