@@ -43,6 +43,8 @@ impl Lab {
             std::thread::sleep(Duration::from_millis(1));
         }
         let lab = Self { engine, lan };
+        // A new network namespace begins with what the machine's own says.
+        sh("echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
         // Addresses that come and go by themselves would look like a change.
         sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
         sh(&format!("ip link add wire mtu 1400 type veth peer name wire mtu 1400 netns {}", lab.lan.id()));
