@@ -55,3 +55,25 @@ fn a_chapter_only_adds() {
     let Some(output) = chapters(&["table", "--check", "--programs", &programs().to_string_lossy()]) else { return };
     judge(&output);
 }
+
+/// In an empty folder, without a network and without anything of ours but the archive.
+#[test]
+fn the_bundle_works_without_a_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("course.tar.gz");
+    let (product, out) = (env!("CARGO_BIN_EXE_mydocker"), archive.to_string_lossy().into_owned());
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/chapters");
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can make containers");
+    }
+    // The compiled checks are not asked here, so that none need be compiled.
+    let mut command = Command::new("python3");
+    command.arg(program).args(["bundle", "--bin", product, "--out", &out]).env("MYDOCKER_CHECKER", "/bin/true");
+    let Ok(output) = command.output() else { return skip("there is no python3") };
+    judge(&output);
+    let line = "tar -xf course.tar.gz && cd mydocker-course && unshare --net ./start && scripts/chapters list";
+    let output = Command::new("sh").args(["-c", line]).current_dir(dir.path()).env_remove("MYDOCKER_ROOT").output();
+    let output = output.unwrap();
+    judge(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("a container runs"));
+}

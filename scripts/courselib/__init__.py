@@ -9,6 +9,9 @@ terminal     types into a command that wants a terminal
 translation  which Chinese sections lag behind
 check        asks a binary the checks of the chapters; hints
 labs         break-it labs
+branches     chNN and chNN-start, start, diff, solution, matrix
+modules      which source files a program needs
+bundle       one archive for a room without a network
 table        what each chapter's program can do
 figures      pictures from --explain=json
 """
