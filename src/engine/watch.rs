@@ -27,6 +27,8 @@ pub(super) struct Attended {
     listener: Option<OwnedFd>,
     clients: Vec<Client>,
     pulse: Option<Pulse>,
+    /// It has done something since it last gave back what memory it could.
+    warm: bool,
 }
 
 /// Somebody who is attached.
@@ -36,6 +38,9 @@ struct Client {
     pending: VecDeque<Vec<u8>>,
     gone: bool,
 }
+
+/// After so many milliseconds without a word it gives its memory back.
+const QUIET: u16 = 2000;
 
 /// Who types further ahead has to wait.
 const MOST_TYPED: usize = 64 << 10;
@@ -73,7 +78,7 @@ impl Attended {
         let client = |wire| Client { wire, pending: VecDeque::new(), gone: false };
         let clients = first.into_iter().map(client).collect();
         let pulse = Pulse::of(spec);
-        Ok(Self { launched, stdin, typed: vec![], closing: false, outputs, listener, clients, pulse })
+        Ok(Self { launched, stdin, typed: vec![], closing: false, outputs, listener, clients, pulse, warm: false })
     }
 
     /// Waits for the end: the exit status, as a shell counts it.
@@ -109,7 +114,12 @@ impl Attended {
         let typed = self.stdin.as_ref().filter(|_| !self.typed.is_empty());
         fds.extend(typed.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLOUT)));
         fds.extend(self.pulse.iter().filter_map(Pulse::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        match poll(&mut fds, self.pulse.as_ref().map_or(PollTimeout::NONE, Pulse::timeout)) {
+        let timeout = self.pulse.as_ref().map_or(PollTimeout::NONE, Pulse::timeout);
+        match poll(&mut fds, if self.warm { sooner(timeout, QUIET) } else { timeout }) {
+            Ok(0) if self.warm => {
+                self.warm = false;
+                sys::trim_memory();
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => bail!("cannot wait for the container: {}", errno.desc()),
         }
@@ -149,6 +159,7 @@ impl Attended {
             // EIO: the last process has closed its side of the terminal.
             Ok(0) | Err(_) => false,
             Ok(size) => {
+                self.warm = true;
                 message[0] = if stream == Stream::Stdout { STDOUT } else { STDERR };
                 log.write(stream, &message[1..=size]);
                 self.clients.iter_mut().for_each(|client| client.say(&message[..=size]));
@@ -237,6 +248,11 @@ impl Client {
             self.finish_what_is_pending();
         }
     }
+}
+
+/// The earlier of both; NONE is -1, which as a number without a sign is the largest.
+fn sooner(timeout: PollTimeout, most: u16) -> PollTimeout {
+    if (i32::from(timeout) as u32) < u32::from(most) { timeout } else { PollTimeout::from(most) }
 }
 
 fn ready(fd: &OwnedFd) -> bool {
