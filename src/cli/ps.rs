@@ -105,6 +105,7 @@ fn alive(status: &Status) -> bool {
 /// All containers, after what killed engines left has been seen to: whatever has a journal and does not run. One that
 /// runs needs no look at its journal.
 fn look(dirs: &Dirs) -> Vec<Seen> {
+    engine::settle(dirs);
     let see =
         || -> Vec<Seen> { list(dirs).into_iter().map(|record| Seen { status: status(&record), record }).collect() };
     let seen = see();

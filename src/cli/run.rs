@@ -84,7 +84,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
 
 fn act_create(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let rooms = chosen(context.rooms, said)?;
-    let request = request(context, &rooms, said)?;
+    let request = Request { starts: false, ..request(context, &rooms, said)? };
     if request.dry {
         let prepared = engine::prepare(request)?;
         return print(&dry_run(&prepared.plan.only_claim(), &prepared.spec));
@@ -99,7 +99,7 @@ fn request<'a>(context: &Context<'_>, rooms: &'a [&'a dyn Room], said: &'a ArgMa
     // The flag is the container room's: before it opens, everything runs in the foreground.
     let detached = said.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false);
     let dry = said.get_flag("dry-run");
-    Ok(Request { rooms, said, dirs: context.dirs.clone(), name, words, detached, dry })
+    Ok(Request { rooms, said, dirs: context.dirs.clone(), name, words, detached, starts: true, dry })
 }
 
 pub(super) fn telling(said: &ArgMatches) -> Telling {

@@ -35,6 +35,8 @@ pub struct Rest {
     /// Why it could not be started.
     pub error: String,
     pub restart_count: u32,
+    /// A start whose end is not written down: after a power cut that is all there is to tell that it ran.
+    pub begun: bool,
     /// The user stopped it: no policy starts it again, but `always` at boot.
     pub stopped: bool,
 }

@@ -39,9 +39,8 @@ fn settle(dirs: &Dirs, id: &Id) -> Result<()> {
     if !committed || Record::read(dirs, id)?.life().auto_remove {
         return Ok(Undo::RemoveTree { path: folder }.perform()?);
     }
-    let started = folder.join("work/work").exists(); // overlay makes it when it is mounted
     Record::update(dirs, id, |record| {
-        if started && record.rest.finished_at.is_none() {
+        if std::mem::take(&mut record.rest.begun) {
             record.rest.finished_at = Some(Timestamp::now());
             record.rest.exit_code = UNSEEN;
         }

@@ -39,7 +39,7 @@ pub(super) fn settle(spec: &mut Spec, rooms: &[&dyn Room]) -> Result<()> {
 }
 
 /// The steps that belong to no room: the container's folder, its config, its name.
-pub(super) fn claim(spec: &Spec, plan: &mut Plan) -> Result<()> {
+pub(super) fn claim(spec: &Spec, starts: bool, plan: &mut Plan) -> Result<()> {
     let folder = spec.folder();
     running(spec, plan);
     plan.add(Phase::Claim, "folder", Op::mkdir(&folder, 0o700))
@@ -54,7 +54,7 @@ pub(super) fn claim(spec: &Spec, plan: &mut Plan) -> Result<()> {
         claim_name(spec, name, plan);
     }
     if spec.life.is_some() {
-        record(spec, plan)?;
+        record(spec, starts, plan)?;
     }
     Ok(())
 }
@@ -79,11 +79,12 @@ fn claim_name(spec: &Spec, name: &Name, plan: &mut Plan) {
 }
 
 /// The last of the claims: whoever finds the record finds the rest.
-fn record(spec: &Spec, plan: &mut Plan) -> Result<()> {
+fn record(spec: &Spec, starts: bool, plan: &mut Plan) -> Result<()> {
     let folder = spec.folder();
     let undo: Vec<Entry> = undo_list(plan).into_iter().filter(|entry| entry.when != When::End).collect();
     let record = json!({
-        "created": Timestamp::now(), "spec": spec, "args": spec.process().args(), "undo": undo, "rest": Rest::default(),
+        "created": Timestamp::now(), "spec": spec, "args": spec.process().args(), "undo": undo,
+        "rest": Rest { begun: starts, ..Rest::default() },
     });
     let path = folder.join("container.json");
     let text = serde_json::to_vec_pretty(&record)?;

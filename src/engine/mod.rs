@@ -31,7 +31,7 @@ pub use create::create;
 pub use exec::{Exec, exec, prepare_exec};
 pub use monitor::detach;
 pub use operate::{alter, make_ready, operate, take_away};
-pub use recover::{make_folders, recover, recover_all, take_over};
+pub use recover::{make_folders, recover, recover_all, settle, take_over};
 pub use remove::remove;
 pub use report::{Told, words};
 pub use start::{load, start, start_attached};
@@ -57,6 +57,8 @@ pub struct Request<'a> {
     pub words: Vec<String>,
     /// A monitor stays with it, and the caller goes on (`-d`).
     pub detached: bool,
+    /// It is started now; otherwise it is only made (`create`).
+    pub starts: bool,
     /// Only the plan is wanted; nothing is made, nothing is needed.
     pub dry: bool,
 }
@@ -77,7 +79,7 @@ pub struct Ended {
 
 /// From words to a plan. With `dry` it reads the machine and changes nothing.
 pub fn prepare(request: Request<'_>) -> Result<Prepared> {
-    let Request { rooms, said, dirs, name, words, detached, dry } = request;
+    let Request { rooms, said, dirs, name, words, detached, starts, dry } = request;
     if !dry {
         make_folders(&dirs)?;
         if let Some(id) = name.as_ref().and_then(|name| crate::container::find(&dirs, name.as_str()).ok()) {
@@ -97,7 +99,7 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     }
     create::settle(&mut spec, rooms)?;
     let mut plan = Plan::draw(rooms, &spec)?;
-    create::claim(&spec, &mut plan)?;
+    create::claim(&spec, starts, &mut plan)?;
     if let Ok(Some(path)) = said.try_get_one::<String>("cidfile") {
         create::cidfile(&spec, std::path::Path::new(path), &mut plan);
     }

@@ -205,6 +205,7 @@ impl<'a> Monitor<'a> {
             let status = ended.as_ref().map_or(125, |status| *status);
             again = !was_stopped(record) && record.life().restart.wants(status, record.rest.restart_count);
             record.rest.restart_count += u32::from(again);
+            record.rest.begun = again;
         })?;
         Ok(again)
     }

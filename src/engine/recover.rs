@@ -49,11 +49,23 @@ pub(super) fn recover_some(dirs: &Dirs, most: usize) {
             log::warn!("container {}, whose engine died: {error:#}", id.short());
         }
     }
-    super::boot::settle_after_boot(dirs);
+    settle(dirs);
+}
+
+/// What the last boot left is settled before anything is said of a container, once per process.
+pub fn settle(dirs: &Dirs) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    if nix::unistd::geteuid().is_root() && dirs.root.join("containers").is_dir() {
+        ONCE.call_once(|| match make_folders(dirs) {
+            Ok(()) => super::boot::settle_after_boot(dirs),
+            Err(error) => log::warn!("{error:#}"),
+        });
+    }
 }
 
 /// The same for one container.
 pub fn recover(dirs: &Dirs, id: &Id) -> Result<()> {
+    settle(dirs);
     leftover(dirs, id).map_or(Ok(()), |leftover| take_over(dirs, leftover))
 }
 
@@ -79,6 +91,7 @@ pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
         let seen = seen_status(dirs, &id);
         let record = Record::update(dirs, &id, |record| {
             record.rest.started_at = Some(running.started_at);
+            record.rest.begun = false;
             record.rest.finished_at = Some(Timestamp::now());
             record.rest.exit_code = seen.unwrap_or(UNSEEN);
         })?;
@@ -153,6 +166,7 @@ pub(super) fn tell_end(spec: &Spec, ended: &Result<u8>, oom_killed: bool, gone: 
 pub(super) fn last_words(record: &mut Record, ended: &Result<u8>, oom_killed: bool) {
     let running = Running::read(&record.spec.dirs, &record.spec.id);
     let rest = &mut record.rest;
+    rest.begun = false;
     match ended {
         Ok(status) => {
             rest.started_at = running.map(|running| running.started_at).or(rest.started_at);

@@ -81,5 +81,6 @@ fn afresh(dirs: &Dirs, id: &Id) -> Result<Record> {
         record.rest.stopped = false;
         record.rest.error = String::new();
         record.rest.restart_count = 0;
+        record.rest.begun = true;
     })
 }

@@ -155,6 +155,10 @@ impl Engine {
 
     /// Starts a command (of [`Engine::command`]) without waiting for anything; stdout and stderr are caught.
     pub fn spawn(&self, mut command: Command) -> Running {
+        // A shell that starts the engine knows nothing of the tests' network either.
+        if command.get_envs().all(|(name, _)| name != "MYDOCKER_NETWORK") {
+            command.env("MYDOCKER_NETWORK", "none");
+        }
         let shown = format!("{command:?}");
         let mut child = spawn(&mut command, &shown);
         let stdout = catch(child.stdout.take());
