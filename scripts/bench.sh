@@ -2,6 +2,7 @@
 # Whole commands, timed against their peers and against the floor (scripts/floor.c), as interleaved ratios.
 #   scripts/bench.sh start [--rounds N] [--gap SECONDS]
 #   scripts/bench.sh life [--rounds N] [--count CONTAINERS]
+#   scripts/bench.sh image [--size MB] [--rounds N]
 #   scripts/bench.sh net [--rounds N] [--gap SECONDS] [--seconds N] [--turns N] [--only starts|wires]
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
