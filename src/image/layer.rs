@@ -212,10 +212,8 @@ pub fn settle(
     if !below.is_empty() && (layer.extracted.needs_lower || !layer.extracted.implicit.is_empty()) {
         let trees: Vec<PathBuf> = below.iter().filter_map(|chain| change.tree(chain)).collect();
         let lower = Stack::open(&trees)?;
-        let mut again = layer.extracted.needs_lower;
-        for path in &layer.extracted.implicit {
-            again |= lower.find(path, false).ok().flatten().is_some();
-        }
+        let there = |path: &Vec<u8>| lower.find(path, false).ok().flatten().is_some();
+        let again = layer.extracted.needs_lower || layer.extracted.implicit.iter().any(there);
         if again {
             let tree = change.path("tree");
             let file = File::open(blob).with_context(|| format!("cannot read `{}`", blob.display()))?;

@@ -51,8 +51,14 @@ pub fn make_whiteout(dir: impl AsFd, name: &CStr) -> Result<(), Errno> {
 
 /// Whether the folder `fd` hides what lies below it.
 pub fn is_opaque(fd: impl AsFd) -> bool {
-    let marked = |name| sys::get_xattr(&fd, name).is_ok_and(|value| matches!(value.as_slice(), b"y" | b"x"));
-    marked(OPAQUE) || marked(OPAQUE_ON_OVERLAY)
+    let marked = |value: &[u8]| matches!(value, b"y" | b"x");
+    match sys::get_xattr(&fd, OPAQUE) {
+        Ok(value) => marked(&value),
+        Err(Errno::EPERM | Errno::EOPNOTSUPP) => {
+            sys::get_xattr(&fd, OPAQUE_ON_OVERLAY).is_ok_and(|value| marked(&value))
+        }
+        Err(_) => false,
+    }
 }
 
 impl Attributes {

@@ -63,21 +63,21 @@ impl Stack {
     /// `None`: it does not exist. With `follow` a link at the end is resolved too.
     pub fn find(&self, path: &[u8], follow: bool) -> Result<Option<(View, CString, Child)>, Errno> {
         let mut todo: Vec<Vec<u8>> = path.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
-        let mut trail: Vec<CString> = Vec::new();
+        let root = self.root()?;
+        // The folders on the way, each with the name by which it was entered.
+        let mut trail: Vec<(CString, View)> = Vec::new();
         let mut links = 0;
-        let mut found = None;
         while let Some(part) = todo.pop() {
             match part.as_slice() {
                 b"" | b"." => continue,
                 b".." => {
                     trail.pop();
-                    found = None;
                     continue;
                 }
                 _ => {}
             }
             let name = CString::new(part).map_err(|_| Errno::EINVAL)?;
-            let Some(view) = self.walk_to(&trail)? else { return Ok(None) };
+            let view = trail.last().map_or(&root, |(_, view)| view);
             let Some(child) = view.child(&name)? else { return Ok(None) };
             let last = todo.iter().all(|part| part.is_empty() || part.as_slice() == b".");
             if super::kind(&child.stat) == libc::S_IFLNK && (follow || !last) {
@@ -90,20 +90,20 @@ impl Stack {
                     trail.clear();
                 }
                 todo.extend(target.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec));
-                continue;
+            } else if last {
+                let view = trail.pop().map_or(root, |(_, view)| view);
+                return Ok(Some((view, name, child)));
+            } else if is_folder(&child.stat) {
+                let below = view.enter(&name, &child)?;
+                trail.push((name, below));
+            } else {
+                return Ok(None);
             }
-            trail.push(name.clone());
-            found = Some((view, name, child));
         }
-        match (found, trail.pop()) {
-            (Some(found), _) => Ok(Some(found)),
-            // It ended in `..`: look once more at where that led.
-            (None, Some(name)) => {
-                let Some(view) = self.walk_to(&trail)? else { return Ok(None) };
-                Ok(view.child(&name)?.map(|child| (view, name, child)))
-            }
-            (None, None) => Ok(None),
-        }
+        // It ended in `..`: look once more at where that led.
+        let Some((name, _)) = trail.pop() else { return Ok(None) };
+        let view = trail.pop().map_or(root, |(_, view)| view);
+        Ok(view.child(&name)?.map(|child| (view, name, child)))
     }
 
     fn walk_to(&self, trail: &[CString]) -> Result<Option<View>, Errno> {
