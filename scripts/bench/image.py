@@ -128,7 +128,8 @@ def turns(title, rounds, works):
         for name, prepare, argv in works:
             prepare()
             os.sync()
-            taken = timing.once(argv)
+            # Some tell their progress to anybody.
+            taken = timing.once(["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh", *argv])
             if number:  # the first warms the files up
                 times[name].append(taken)
     ours = times.pop("mydocker")
