@@ -116,3 +116,28 @@ fn a_container_whose_monitor_was_killed_keeps_address_and_ports() {
     ok(&lab, &root, &[&["rm", "-f"], &all.lines().collect::<Vec<_>>()[..]].concat());
     guard.check();
 }
+
+#[test]
+fn a_data_root_that_was_deleted_leaves_no_bridge_for_ever() {
+    let Some(mut lab) = Lab::open() else { return };
+    lab.engine.keeps = true;
+    let roots = ["first", "second", "third"].map(|name| lab.engine.folder().join(name));
+    let web = detached(&lab, &roots[0], "web", &[]);
+    ok(&lab, &roots[1], &["run", "--rm", "--network", "bridge", "busybox", "true"]);
+    std::fs::remove_dir_all(&roots[1]).unwrap();
+    assert!(sh("ip -o link show type bridge").contains("mydocker1"));
+    let other = detached(&lab, &roots[2], "other", &[]);
+    assert_eq!(address(other), "172.18.0.2/16", "the subnet of the root that is gone is free");
+    assert_eq!(address(web), "172.17.0.2/16");
+    let bridges = sh("ip -o link show type bridge");
+    assert!(
+        bridges.contains("mydocker0") && bridges.contains("mydocker1") && !bridges.contains("mydocker2"),
+        "{bridges}"
+    );
+    for (root, name) in [(&roots[0], "web"), (&roots[2], "other")] {
+        ok(&lab, root, &["rm", "-f", name]);
+        ok(&lab, root, &["network", "rm", "bridge"]);
+    }
+    assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+    assert!(!sh("iptables-save").contains("MYDOCKER"), "{}", sh("iptables-save"));
+}

@@ -16,6 +16,7 @@ mod links;
 mod manage;
 mod names;
 mod netlink;
+mod orphans;
 mod ports;
 mod publish;
 mod resolver;

@@ -3,6 +3,7 @@
 
 use super::firewall;
 use super::netlink::{self, Link, Netlink, Route};
+use super::orphans;
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::{Trouble, op};
 use crate::plan::{Dirs, FORWARD_WAS_OFF, FORWARD6_WAS_OFF, Fact, Family, MARK, Phase, Plan, Undo};
@@ -54,7 +55,9 @@ pub fn draft(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<Network> {
     let way_out = routes.iter().find(|route| route.to.prefix() == 0).and_then(link);
     let mtu = way_out.map_or(1500, |link| link.mtu);
     let named = |route: &Route| (route.clone(), link(route).map(|link| link.name.clone()).unwrap_or_default());
-    let routes: Vec<_> = routes.iter().map(named).collect();
+    // What leads to a bridge that is nobody's any more is in nobody's way.
+    let orphans = orphans::names(&links);
+    let routes: Vec<_> = routes.iter().map(named).filter(|(_, link)| !orphans.contains(link)).collect();
     let others: Vec<_> = store::list(dirs).into_iter().filter(|other| other.name != name).collect();
     if let Some(subnet) = wishes.subnet6 {
         let routes = netlink::routes6().context("cannot ask the kernel for its routes")?;
@@ -68,7 +71,9 @@ pub fn draft(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<Network> {
     }
     if name == DEFAULT {
         // The default network of a second data root is beside the first one's: `mydocker1`.
-        let another = |name: &String| links.iter().any(|link| link.name == *name && is_anothers(link, &network));
+        let another = |name: &String| {
+            links.iter().any(|link| link.name == *name && is_anothers(link, &network)) && !orphans.contains(name)
+        };
         let free = (0..1000).map(store::default_bridge).find(|name| !another(name));
         network.bridge = free.context("every name from mydocker0 to mydocker999 is the bridge of another data root")?;
     }
@@ -116,6 +121,7 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
             .why("Without a firewall nothing of a network would be closed to the outside: then there is none.");
     }
     if !on_disk {
+        orphans::plan(plan);
         let (path, drafted) = (network.folder(dirs).join("network.json"), network.clone());
         let shell = format!("mkdir -p {}   # and its network.json", network.leases(dirs).display());
         let root = dirs.clone();
@@ -132,7 +138,7 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
         step.undo = undo(Undo::RemoveTree { path: network.folder(dirs) });
     }
     if !is_up(network) {
-        bridge(network, undone, plan);
+        bridge(dirs, network, undone, plan);
     }
     if !network.internal && forwarding_is_off() {
         let this = network.clone();
@@ -181,15 +187,16 @@ pub fn is_up(network: &Network) -> bool {
     })
 }
 
-fn bridge(network: &Network, undone: bool, plan: &mut Plan) {
+fn bridge(dirs: &Dirs, network: &Network, undone: bool, plan: &mut Plan) {
     let Network { name, bridge, mtu, .. } = network;
     let mac = mac_text(network.bridge_mac());
     let shell = format!(
         "ip link add {bridge} address {mac} mtu {mtu} up type bridge; ip link set {bridge} alias {}",
         network.mark()
     );
-    let this = network.clone();
-    let op1 = op("sendto", ["RTM_NEWLINK".into(), bridge.clone(), "bridge".into(), mac], shell, move |_| make(&this));
+    let (root, this) = (dirs.clone(), network.clone());
+    let op1 =
+        op("sendto", ["RTM_NEWLINK".into(), bridge.clone(), "bridge".into(), mac], shell, move |_| make(&root, &this));
     let step = plan.add(Phase::Host, format!("bridge.{name}"), op1);
     step.why(
         "A switch made of software: every container of the network is plugged into it. Its alias says whose it is.",
@@ -215,12 +222,12 @@ fn bridge(network: &Network, undone: bool, plan: &mut Plan) {
 
 /// Makes the bridge. One that is there and has our mark, or our hardware address and no mark, is ours, half made; any
 /// other is a stranger's.
-fn make(network: &Network) -> Result<(), Trouble> {
+fn make(dirs: &Dirs, network: &Network) -> Result<(), Trouble> {
     // Another data root must not see it before it has its mark.
     let _lock = firewall_lock()?;
     let netlink = Netlink::here()?;
     match netlink.add_bridge(&network.bridge, network.mtu, network.bridge_mac()) {
-        Ok(()) => return Ok(netlink.set_alias(netlink::index(&network.bridge)?, &network.mark())?),
+        Ok(()) => return Ok(netlink.set_alias(netlink::index(&network.bridge)?, &orphans::alias(dirs, network))?),
         Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
@@ -229,7 +236,7 @@ fn make(network: &Network) -> Result<(), Trouble> {
     match there {
         Some(link) if link.kind == "bridge" && (link.alias.starts_with(&network.mark()) || half_made(&link)) => {
             if link.alias.is_empty() {
-                netlink.set_alias(link.index, &network.mark())?;
+                netlink.set_alias(link.index, &orphans::alias(dirs, network))?;
             }
             Ok(netlink.set_up(link.index)?)
         }
