@@ -110,6 +110,19 @@ fn volumes_from_another_container_and_nested_ones() {
 }
 
 #[test]
+fn a_volume_at_etc_does_not_hide_what_is_the_containers_own() {
+    let Some(engine) = Engine::open() else { return };
+    let folder = engine.folder().join("conf");
+    std::fs::create_dir(&folder).unwrap();
+    let bind = format!("{}:/etc", folder.display());
+    let mut running = engine.start(["run", "--rm", "-v", &bind, "--hostname", "named", "busybox", "sleep", "100"]);
+    let seen = |name: &str| std::fs::read_to_string(format!("/proc/{}/root/etc/{name}", running.pid)).unwrap();
+    assert_eq!(seen("hostname"), "named\n");
+    assert!(seen("hosts").contains("localhost"), "{}", seen("hosts"));
+    running.stop();
+}
+
+#[test]
 fn what_is_no_mount_is_refused_and_makes_nothing() {
     let Some(engine) = Engine::keeping() else { return };
     for bad in ["rel:/x:y", "/a:rel", "/a:/", "/a:/proc", "/a:/b:ro,rw", "a/b:/x", "", ":", "../x:/proc/1", "/a:/b:c:d"]

@@ -122,9 +122,12 @@ fn translate(mount: &Mount) -> (MsFlags, String) {
     (flags, data.join(","))
 }
 
-/// One step per mount of the spec.
+/// One step per mount of the spec; what lies deeper comes later, so that nothing covers it (a volume at /etc does not
+/// hide our /etc/hosts).
 pub fn plan(spec: &Spec, plan: &mut Plan) {
-    for mount in spec.mounts() {
+    let mut mounts: Vec<&Mount> = spec.mounts().iter().collect();
+    mounts.sort_by_key(|mount| mount.destination().components().count());
+    for mount in mounts {
         let target = mount.destination().display().to_string();
         let kind = mount.typ().as_deref().unwrap_or("bind");
         let source = mount.source().as_ref().map(|path| path.display().to_string()).unwrap_or_default();
