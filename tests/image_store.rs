@@ -223,3 +223,19 @@ fn what_takes_long_says_how_far_it_is_on_a_terminal() {
     let last = done.stdout.trim_end().rsplit("\x1b[K").next().unwrap();
     assert!(last.starts_with("sha256:"), "{:?}", done.stdout);
 }
+
+#[test]
+fn what_was_never_started_is_exported_and_committed_too() {
+    let Some(engine) = Engine::keeping() else { return };
+    engine.output(["create", "--name", "new", "busybox", "true"]);
+    let archive = engine.folder().join("new.tar").display().to_string();
+    engine.output(["export", "-o", &archive, "new"]);
+    engine.output(["import", &archive, "again:1"]);
+    engine.output(["commit", "new", "same:1"]);
+    assert_eq!(engine.output(["diff", "new"]), "");
+    for image in ["again:1", "same:1"] {
+        let done = engine.run(["run", "--rm", image, "/bin/sh", "-c", "test -x /bin/busybox && stat -c %a /tmp"]);
+        assert_eq!((done.status, done.stdout.as_str()), (0, "1777\n"), "{image}: {}", done.stderr);
+    }
+    engine.output(["rm", "new"]);
+}

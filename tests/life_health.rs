@@ -94,7 +94,9 @@ fn the_monitor_stays_small() {
     });
     let (asks, asks_not) = (private(monitor("web")), private(monitor(plain.trim())));
     println!("anonymous memory of a monitor: {asks} kB with looks, {asks_not} kB without");
-    assert!(asks < asks_not + 300 && asks < 1500, "{asks} kB, {asks_not} kB without looks");
+    // A megabyte of it are the relocated pages of a build for tests, which a release has none of.
+    let most = if cfg!(debug_assertions) { 2500 } else { 1500 };
+    assert!(asks < asks_not + 300 && asks < most, "{asks} kB, {asks_not} kB without looks");
     ok(&engine, &["rm", "-f", "web", "plain"]);
     guard.check();
 }

@@ -246,6 +246,32 @@ fn bad_input_is_one_line_and_leaves_nothing() {
 }
 
 #[test]
+fn a_detached_container_keeps_its_port_until_it_ends() {
+    let Some(mut lab) = Lab::open() else { return };
+    lab.engine.keeps = true;
+    let run = ["run", "-d", "--network", "bridge", "-p", "8080:80"];
+    let words = |name| [&run[..], &["--name", name, "--restart", "on-failure:1", "busybox", "sleep", "100"]].concat();
+    let done = lab.engine.run(words("one"));
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    assert!(TcpListener::bind("0.0.0.0:8080").is_err(), "a stranger could have the port of a container");
+    let done = lab.engine.run(words("two"));
+    assert!(done.status == 125 && done.stderr.contains("port is already allocated"), "{}", done.stderr);
+    // It is started again, and still has it.
+    let shown = lab.engine.run(["inspect", "-f", "{{.State.Pid}}", "one"]).stdout;
+    let pid: i32 = shown.trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+    let end = std::time::Instant::now() + support::slow(Duration::from_secs(10));
+    while lab.engine.run(["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "one"]).stdout.trim() != "1 running" {
+        assert!(std::time::Instant::now() < end, "it did not start again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(TcpListener::bind("0.0.0.0:8080").is_err(), "a restart lost the port");
+    let done = lab.engine.run(["rm", "-f", "one", "two"]);
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    TcpListener::bind("0.0.0.0:8080").unwrap();
+}
+
+#[test]
 fn another_containers_network_is_joined() {
     let Some(lab) = Lab::open() else { return };
     let guard = lab.guard();

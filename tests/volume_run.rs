@@ -115,7 +115,7 @@ fn a_volume_at_etc_does_not_hide_what_is_the_containers_own() {
     let folder = engine.folder().join("conf");
     std::fs::create_dir(&folder).unwrap();
     let bind = format!("{}:/etc", folder.display());
-    let mut running = engine.start(["run", "--rm", "-v", &bind, "--hostname", "named", "busybox", "sleep", "100"]);
+    let running = engine.start(["run", "--rm", "-v", &bind, "--hostname", "named", "busybox", "sleep", "100"]);
     let seen = |name: &str| std::fs::read_to_string(format!("/proc/{}/root/etc/{name}", running.pid)).unwrap();
     assert_eq!(seen("hostname"), "named\n");
     assert!(seen("hosts").contains("localhost"), "{}", seen("hosts"));

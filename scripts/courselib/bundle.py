@@ -68,7 +68,7 @@ def add(source, target):
 
 def image(binary, place, out):
     """The default image, made from this machine's static busybox."""
-    environment = {**os.environ, "MYDOCKER_ROOT": f"{place}/data"}
+    environment = {**os.environ, "MYDOCKER_ROOT": f"{place}/data", "MYDOCKER_NETWORK": "none"}
     for words in (["run", "--rm", "busybox", "true"], ["save", "-o", str(out), "busybox"]):
         ran = subprocess.run([str(binary), *words], env=environment, stderr=subprocess.PIPE, text=True)
         if ran.returncode:

@@ -2,8 +2,8 @@
 
 use super::watch::{Teller, Telling};
 use super::{Command, Context, print, tell};
-use crate::engine::{self, Request};
-use crate::plan::{Name, Room, dry_run};
+use crate::engine::{self, Ended, Request};
+use crate::plan::{Id, Name, Room, dry_run};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 
@@ -65,31 +65,41 @@ fn rooms_arg(name: &'static str) -> Arg {
 
 fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let rooms = chosen(context.rooms, said)?;
-    let request = request(context, &rooms, said)?;
-    if request.dry {
-        let prepared = engine::prepare(request)?;
+    let first = request(context, &rooms, said)?;
+    let (dry, detached, unnamed) = (first.dry, first.detached, first.name.is_none());
+    if dry {
+        let prepared = engine::prepare(first)?;
         return print(&dry_run(&prepared.plan, &prepared.spec));
     }
     let mut teller = Teller::new(telling(said));
-    if request.detached {
-        let id = engine::run_detached(request, &mut teller, context.failpoint.clone())?;
-        return print(&format!("{id}\n"));
+    let again = |teller: &mut Teller| -> Result<(Option<Id>, Option<Ended>)> {
+        let (request, failpoint) = (request(context, &rooms, said)?, context.failpoint.clone());
+        Ok(match detached {
+            true => (Some(engine::run_detached(request, teller, failpoint)?), None),
+            false => (None, Some(engine::run(request, teller, failpoint)?)),
+        })
+    };
+    match engine::until_named(unnamed, || again(&mut teller))? {
+        (Some(id), _) => print(&format!("{id}\n")),
+        (_, Some(Ended { status, obituary })) => {
+            obituary.iter().for_each(|line| tell(line));
+            Ok(status)
+        }
+        _ => Ok(0),
     }
-    let ended = engine::run(request, &mut teller, context.failpoint.clone())?;
-    if let Some(obituary) = ended.obituary {
-        tell(&obituary);
-    }
-    Ok(ended.status)
 }
 
 fn act_create(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let rooms = chosen(context.rooms, said)?;
-    let request = Request { starts: false, ..request(context, &rooms, said)? };
-    if request.dry {
-        let prepared = engine::prepare(request)?;
+    let request = || -> Result<Request<'_>> { Ok(Request { starts: false, ..request(context, &rooms, said)? }) };
+    let first = request()?;
+    let unnamed = first.name.is_none();
+    if first.dry {
+        let prepared = engine::prepare(first)?;
         return print(&dry_run(&prepared.plan.only_claim(), &prepared.spec));
     }
-    let id = engine::create(request, &mut Teller::new(telling(said)), context.failpoint.clone())?;
+    let mut teller = Teller::new(telling(said));
+    let id = engine::until_named(unnamed, || engine::create(request()?, &mut teller, context.failpoint.clone()))?;
     print(&format!("{id}\n"))
 }
 

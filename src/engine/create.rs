@@ -1,6 +1,7 @@
 //! What is done once, when a container is created: a folder, a name, a record. `run` does it before the rest, `create`
 //! does nothing else.
 
+use super::report::name_taken;
 use super::{Prepared, Request, as_root, prepare, recover};
 use crate::container::{Event, Rest, free_name, link_target, tell};
 use crate::plan::{Entry, Failpoint, Id, Journal, Name, Op, Options, Phase, Plan, Room, Spec, Undo, Watch, When};
@@ -26,6 +27,18 @@ pub fn create(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Fai
     undone?;
     tell(&spec.dirs, &[Event::of(&spec, "create")]);
     Ok(spec.id)
+}
+
+/// Does it again when the name that we had found was taken meanwhile: of fifty who start at once, some find the same.
+pub fn until_named<T>(found_by_us: bool, mut make: impl FnMut() -> Result<T>) -> Result<T> {
+    const TRIES: usize = 16;
+    for _ in 1..TRIES {
+        match make() {
+            Err(error) if found_by_us && name_taken(&error) => {}
+            other => return other,
+        }
+    }
+    make()
 }
 
 /// What a container that lives on has beside what the rooms said: a name, and the list of its rooms.

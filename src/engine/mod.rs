@@ -27,7 +27,7 @@ mod watch;
 pub use attach::{Attach, attach, detach_keys};
 pub use change::{pause, rename, unpause, update};
 pub use copy::{Copier, Copying};
-pub use create::create;
+pub use create::{create, until_named};
 pub use exec::{Exec, exec, prepare_exec};
 pub use monitor::detach;
 pub use operate::{alter, make_ready, operate, take_away};

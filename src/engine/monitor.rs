@@ -6,7 +6,7 @@
 //! nothing of the caller's open.
 
 use super::recover::{bury, goes_with_its_engine, last_words, tell_end};
-use super::report::{Registrar, Told, words};
+use super::report::{Registrar, Told, name_taken, words};
 use super::start::{chosen, load};
 use super::stop::was_stopped;
 use super::{Prepared, watch::Attended};
@@ -71,7 +71,7 @@ fn become_monitor(
     drop(lock);
     let told = begun.as_ref().err().map(|error| {
         let (line, status) = words(error);
-        Told { line, status }
+        Told { line, status, name_taken: name_taken(error) }
     });
     // From here on nothing of the caller's is held.
     let null = File::options().read(true).write(true).open("/dev/null");

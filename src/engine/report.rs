@@ -12,6 +12,18 @@ use serde::{Deserialize, Serialize};
 pub struct Told {
     pub line: String,
     pub status: Option<u8>,
+    /// See [`name_taken`].
+    #[serde(default)]
+    pub name_taken: bool,
+}
+
+/// Whether somebody else was a moment faster with the container's name.
+pub(super) fn name_taken(error: &anyhow::Error) -> bool {
+    match (error.downcast_ref::<Told>(), error.downcast_ref::<Failure>()) {
+        (Some(told), _) => told.name_taken,
+        (_, Some(failure)) => failure.step == "engine.name" && failure.errno == Errno::EEXIST,
+        _ => false,
+    }
 }
 
 /// An error as one line, and its exit status if it has one of its own (126, 127: the command; 125: the engine).

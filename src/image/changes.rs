@@ -80,11 +80,9 @@ impl Container {
         list.lines().map(PathBuf::from).collect()
     }
 
-    /// Its own layer.
-    pub fn upper(&self) -> Result<PathBuf> {
-        let upper = self.folder.join("upper");
-        anyhow::ensure!(upper.is_dir(), "container {} has no layer of its own", self.id.short());
-        Ok(upper)
+    /// Its own layer; one that was never started has none yet.
+    pub fn upper(&self) -> Option<PathBuf> {
+        Some(self.folder.join("upper")).filter(|upper| upper.is_dir())
     }
 
     /// Its own copy of everything, which the driver vfs makes.
@@ -98,7 +96,7 @@ impl Container {
             return Stack::open(&[tree]);
         }
         let mut trees = self.lower();
-        trees.push(self.upper()?);
+        trees.extend(self.upper());
         Stack::open(&trees)
     }
 
@@ -127,7 +125,8 @@ impl Container {
             all.sort_by(|a, b| a.1.cmp(&b.1));
             return Ok(all);
         }
-        let upper = Stack::open(&[self.upper()?])?;
+        let Some(upper) = self.upper() else { return Ok(all) };
+        let upper = Stack::open(&[upper])?;
         upper.walk_top(&mut |entry| {
             if entry.path.is_empty() {
                 return Ok(Turn::Enter);

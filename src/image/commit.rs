@@ -49,9 +49,10 @@ pub fn commit(store: &Store, container: &Container, words: &Words) -> Result<Dig
     let (path, file) = change.new_file("blob")?;
     let out = Hashing::new(BufWriter::with_capacity(1 << 20, file));
     let skip = |entry: &Entry<'_>| container.is_mount_point(entry, &below);
-    let packed = match container.tree() {
-        Some(tree) => pack_delta(&Stack::open(&[tree])?, &below, &skip, out)?,
-        None => pack_layer(&Stack::open(&[container.upper()?])?, &skip, out)?,
+    let packed = match (container.tree(), container.upper()) {
+        (Some(tree), _) => pack_delta(&Stack::open(&[tree])?, &below, &skip, out)?,
+        (None, Some(upper)) => pack_layer(&Stack::open(&[upper])?, &skip, out)?,
+        (None, None) => pack_delta(&Stack::open(&container.lower())?, &below, &skip, out)?,
     };
     let (digest, _, _) = packed.finish();
     let command = container.spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();

@@ -15,16 +15,15 @@ use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
 use std::net::Ipv4Addr;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// What the steps find out and the later ones need. The sockets that keep the ports live as long as this does: as
-/// long as the plan, which is as long as the container.
+/// What the steps find out and the later ones need.
 #[derive(Default)]
 pub struct Endpoint {
     addresses: Mutex<Vec<(usize, Ipv4Addr)>>,
-    ports: Mutex<Vec<(Published, OwnedFd)>>,
+    ports: Mutex<Vec<Published>>,
     /// Ports of a container that runs, which its engine keeps.
     kept: Vec<Published>,
     inside: OnceLock<Netlink>,
@@ -46,19 +45,28 @@ impl Endpoint {
         self.addresses.lock().ok()?.iter().find(|one| one.0 == number).map(|one| one.1)
     }
 
-    pub fn keep(&self, port: Published, socket: OwnedFd) {
+    /// A port that a socket of the engine keeps.
+    pub fn reserved(&self, port: Published) {
         if let Ok(mut ports) = self.ports.lock() {
-            ports.push((port, socket));
+            ports.push(port);
         }
     }
 
     pub fn published(&self) -> Vec<Published> {
-        let reserved = self.ports.lock().map(|ports| ports.iter().map(|one| one.0.clone()).collect::<Vec<_>>());
+        let reserved = self.ports.lock().map(|ports| ports.clone());
         reserved.unwrap_or_default().into_iter().chain(self.kept.iter().cloned()).collect()
     }
 
     fn inside(&self) -> Result<&Netlink, Errno> {
         self.inside.get().ok_or(Errno::EBADF)
+    }
+}
+
+/// What is not there any more needs no removing.
+fn gone(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::ENODEV) => Ok(()),
+        other => other,
     }
 }
 
@@ -265,7 +273,15 @@ pub fn pair(
     let op1 = op("sendto", ["RTM_NEWLINK", &link, "veth", &eth, &bridge], shell, move |stage| {
         let pid = stage.child.as_ref().ok_or(Errno::ECHILD)?.pid.as_raw() as u32;
         let mac = mac.or_else(|| shared.address(number).map(store::mac_of)).ok_or(Errno::EADDRNOTAVAIL)?;
-        Ok(Netlink::here()?.add_veth(&Veth { name: &ours, mtu, bridge: &switch, peer: &theirs, mac, pid })?)
+        let veth = Veth { name: &ours, mtu, bridge: &switch, peer: &theirs, mac, pid };
+        match Netlink::here()?.add_veth(&veth) {
+            // The card of its last life, whose network namespace the kernel has not taken apart yet: the name is the id's.
+            Err(Errno::EEXIST) => {
+                gone(netlink::index(&ours).and_then(|old| Netlink::here()?.delete(old)))?;
+                Ok(Netlink::here()?.add_veth(&veth)?)
+            }
+            other => Ok(other?),
+        }
     });
     plan.add(Phase::Beside, format!("veth.{name}"), op1)
         .why("Two cards and a cable between them: one end is born as a port of the bridge, the other in the container.")

@@ -11,16 +11,31 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use std::cell::OnceCell;
+use std::cell::Cell;
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use tokio::runtime::{Builder, Runtime};
 
+/// Of one process, until it ends: a monitor that has forked off begins anew, for what the runtime waits on is shared by
+/// a fork, and whoever of the two ends first would take the other's sockets out of it (`man 7 epoll`).
+type Own<T> = Cell<Option<(u32, &'static T)>>;
+
 thread_local! {
-    static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() };
+    static RUNTIME: Own<Runtime> = const { Cell::new(None) };
     /// The socket of the engine's own network namespace.
-    static HERE: OnceCell<Netlink> = const { OnceCell::new() };
+    static HERE: Own<Netlink> = const { Cell::new(None) };
+}
+
+/// What is there for this process, or else made for it.
+fn own<T>(cell: &Own<T>, make: impl FnOnce() -> Result<T, Errno>) -> Result<&'static T, Errno> {
+    let process = std::process::id();
+    if let Some((_, there)) = cell.get().filter(|(owner, _)| *owner == process) {
+        return Ok(there);
+    }
+    let made: &'static T = Box::leak(Box::new(make()?));
+    cell.set(Some((process, made)));
+    Ok(made)
 }
 
 /// A netlink socket; it talks about the network namespace in which it was opened.
@@ -64,15 +79,12 @@ pub struct Veth<'a> {
 
 /// Runs one request to its end.
 fn wait<T>(request: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, Errno> {
-    RUNTIME.with(|cell| runtime(cell)?.block_on(request).map_err(|error| errno(&error)))
+    runtime()?.block_on(request).map_err(|error| errno(&error))
 }
 
-fn runtime(cell: &OnceCell<Runtime>) -> Result<&Runtime, Errno> {
-    if cell.get().is_none() {
-        let runtime = Builder::new_current_thread().enable_io().build();
-        let _ = cell.set(runtime.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?);
-    }
-    cell.get().ok_or(Errno::EIO)
+fn runtime() -> Result<&'static Runtime, Errno> {
+    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    RUNTIME.with(|cell| own(cell, || Builder::new_current_thread().enable_io().build().map_err(io)))
 }
 
 fn errno(error: &rtnetlink::Error) -> Errno {
@@ -83,13 +95,11 @@ fn errno(error: &rtnetlink::Error) -> Errno {
 }
 
 fn open() -> Result<Netlink, Errno> {
-    RUNTIME.with(|cell| {
-        let _entered = runtime(cell)?.enter();
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        tokio::spawn(connection);
-        Ok(Netlink(handle))
-    })
+    let _entered = runtime()?.enter();
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    tokio::spawn(connection);
+    Ok(Netlink(handle))
 }
 
 /// The number of the link `name` in this thread's network namespace.
@@ -126,12 +136,7 @@ pub fn routes6() -> Result<Vec<Ipv6Network>, Errno> {
 impl Netlink {
     /// Of the engine's own namespace.
     pub fn here() -> Result<Self, Errno> {
-        HERE.with(|cell| {
-            if cell.get().is_none() {
-                let _ = cell.set(open()?);
-            }
-            cell.get().cloned().ok_or(Errno::EIO)
-        })
+        HERE.with(|cell| own(cell, open)).cloned()
     }
 
     /// Of the network namespace `there`.

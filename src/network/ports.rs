@@ -20,14 +20,15 @@ pub fn reserve(dirs: &Dirs, ports: &[Publish], endpoint: &Arc<Endpoint>, plan: &
         let shell = format!("# bind {ip}:{shown}/{protocol}, without listening");
         let (wanted, endpoint, teller) = (publish.clone(), Arc::clone(endpoint), told.clone());
         let dirs = dirs.clone();
-        let op = op("bind", [ip.to_string(), shown.clone(), protocol.to_string()], shell, move |_| {
+        let op = op("bind", [ip.to_string(), shown.clone(), protocol.to_string()], shell, move |stage| {
             let taken = |port| ipam::publishes(&dirs, &wanted, port);
             let (host_port, socket) = publish::reserve(&wanted, taken).map_err(|errno| why_not(&wanted, errno))?;
             if let Some(teller) = &teller {
                 teller.tell(host_port.to_string());
             }
             let Publish { ip, port, protocol, .. } = wanted;
-            endpoint.keep(Published { ip, host_port, port, protocol }, socket);
+            endpoint.reserved(Published { ip, host_port, port, protocol });
+            stage.kept.push(socket);
             Ok(())
         });
         let step = plan.add(Phase::Host, format!("reserve.{number}.{port}/{protocol}"), op);

@@ -38,6 +38,8 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// What a step handed up: the engine's end of the terminal.
     pub handed_up: Option<OwnedFd>,
+    /// What the host's steps want held open until the end.
+    pub kept: Vec<OwnedFd>,
 }
 
 /// The step that could not be done, and why.
@@ -104,6 +106,7 @@ pub fn launch(plan: &Plan, mut stage: Stage, options: Options<'_>) -> Result<Lau
         }
         Cloned::Parent { pid, pidfd } => {
             drop(there);
+            let kept = std::mem::take(&mut stage.kept);
             drop(stage);
             watch.after(clone, Some(pid), Ok(()));
             let kill = || {
@@ -123,7 +126,7 @@ pub fn launch(plan: &Plan, mut stage: Stage, options: Options<'_>) -> Result<Lau
             }
             // It has failed and is ending; nothing of it may be left when we report.
             let handed_up = follow(child, &here, pid, watch).inspect_err(|_| kill())?;
-            Ok(Launched { pid, pidfd, handed_up })
+            Ok(Launched { pid, pidfd, handed_up, kept })
         }
     }
 }

@@ -96,6 +96,8 @@ fn names(subject: &Subject) -> Finding {
 /// Wherever the engine keeps the pid, we put a stranger's in its place.
 fn stranger(subject: &Subject) -> Finding {
     let (pid, _) = sleeper(subject, "ch07")?;
+    // The kernel counts the beginning of a process in ticks of 10 ms: one of the same tick would not be a stranger.
+    std::thread::sleep(Duration::from_millis(20));
     let mut stranger =
         std::process::Command::new("sleep").arg("100").spawn().map_err(|error| Fault::Cannot(error.to_string()))?;
     let changed = replace(subject.engine.root(), &pid.to_string(), &stranger.id().to_string());

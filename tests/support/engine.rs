@@ -270,7 +270,8 @@ impl Running {
         let found = others.iter().find(apart).or(others.first().filter(|_| patience)).copied();
         // One that makes nothing may have become the command itself.
         let words = kernel::words(engine);
-        let became = patience && !words.is_empty() && !words.iter().any(|word| self.is_binary(word));
+        let other = program(engine) != self.binary && !words.iter().any(|word| self.is_binary(word));
+        let became = patience && !words.is_empty() && other;
         found.or(became.then_some(engine))
     }
 
