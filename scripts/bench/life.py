@@ -13,8 +13,8 @@ import tempfile
 import time
 
 import timing
+from timing import DATA, RUN
 
-DATA, RUN = "/var/lib/mydocker", "/run/mydocker"
 IMAGE = "mydocker-bench"
 
 
@@ -24,22 +24,6 @@ def quiet(argv, **more):
 
 def told(argv):
     return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True).stdout
-
-
-def own_folders(scratch):
-    """The default folders, as they are on a machine that boots; ours alone, in the mount namespace of bench.sh."""
-    try:
-        alone = os.stat("/proc/self/ns/mnt").st_ino != os.stat("/proc/1/ns/mnt").st_ino
-    except PermissionError:
-        alone = True  # PID 1 is another container's, so nobody boots from what we see
-    if not alone:
-        raise SystemExit("bench: this mounts over the default folders: start it by scripts/bench.sh life")
-    for folder in [DATA, RUN, f"{scratch}/root"]:
-        os.makedirs(folder, exist_ok=True)
-    subprocess.run(["mount", "--bind", f"{scratch}/root", DATA], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "run", RUN], check=True)
-    os.environ.pop("MYDOCKER_ROOT", None)
-    os.environ["MYDOCKER_NETWORK"] = "none"
 
 
 def crun(scratch, layer):
@@ -168,7 +152,7 @@ def main():
     options = parser.parse_args()
     mydocker = os.path.abspath(options.mydocker)
     with tempfile.TemporaryDirectory(prefix="mydocker-bench-") as scratch:
-        own_folders(scratch)
+        timing.own_folders(scratch)
         runtime, peers = None, {}
         try:
             quiet([mydocker, "run", "-d", "--net", "none", "--name", "bench", "busybox", "/bin/sleep", "1000000"],

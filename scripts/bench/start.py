@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 
 import timing
+from timing import DATA, RUN
 
 
 def bundle(runtime, folder, layer):
@@ -28,20 +29,6 @@ def bundle(runtime, folder, layer):
         json.dump(spec, file)
 
 
-DATA, RUN = "/var/lib/mydocker", "/run/mydocker"
-
-
-def own_folders(scratch):
-    """The default folders, as they are on a machine that boots: data on the disk, what runs on a tmpfs. Ours alone."""
-    if os.stat("/proc/self/ns/mnt").st_ino == os.stat("/proc/1/ns/mnt").st_ino:
-        raise SystemExit("bench: this mounts over the default folders: start it by scripts/bench.sh, in a mount namespace")
-    for folder in [DATA, RUN, f"{scratch}/root"]:
-        os.makedirs(folder, exist_ok=True)
-    subprocess.run(["mount", "--bind", f"{scratch}/root", DATA], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "run", RUN], check=True)
-    os.environ.pop("MYDOCKER_ROOT", None)
-
-
 def tree():
     """The files of the default image, which has one layer."""
     [layer] = glob.glob(f"{DATA}/layers/*/diff")
@@ -49,7 +36,7 @@ def tree():
 
 
 def commands(options, scratch):
-    own_folders(scratch)
+    timing.own_folders(scratch)
     mydocker = [os.path.abspath(options.mydocker)]
     subprocess.run([*mydocker, "run", "--rm", "--net", "none", "busybox", "true"], check=True)
     layer = tree()

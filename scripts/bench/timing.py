@@ -54,3 +54,19 @@ def found(program):
     """The full path of a program, or None."""
     result = subprocess.run(["sh", "-c", f"command -v {program}"], capture_output=True, text=True)
     return result.stdout.strip() or None
+
+
+#: The default folders; in a benchmark, ones of its own.
+DATA, RUN = "/var/lib/mydocker", "/run/mydocker"
+
+
+def own_folders(scratch):
+    """Mounts over the default folders what a machine that boots has there: data on the disk, what runs on a tmpfs."""
+    if os.stat("/proc/self/ns/mnt").st_ino == os.stat(f"/proc/{os.getppid()}/ns/mnt").st_ino:
+        raise SystemExit("bench: this mounts over the default folders: start it by scripts/bench.sh, in a mount namespace")
+    for folder in [DATA, RUN, f"{scratch}/root"]:
+        os.makedirs(folder, exist_ok=True)
+    subprocess.run(["mount", "--bind", f"{scratch}/root", DATA], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "run", RUN], check=True)
+    os.environ.pop("MYDOCKER_ROOT", None)
+    os.environ["MYDOCKER_NETWORK"] = "none"

@@ -216,7 +216,10 @@ impl Plan {
         .filter(|(flag, _)| self.namespaces.contains(*flag))
         .map(|(_, word)| word)
         .collect();
-        let shell = format!("unshare {} sh   # what follows is done in there", words.join(" "));
+        let shell = match words.is_empty() {
+            true => "sh   # a child; what follows is done in it".to_string(),
+            false => format!("unshare {} sh   # what follows is done in there", words.join(" ")),
+        };
         let op = Op::new("clone3", [flags].into_iter().chain(born), shell, |_| Ok(())).hint(|errno, _| {
             use nix::errno::Errno;
             match errno {
