@@ -97,7 +97,8 @@ pub fn plan(spec: &Spec, wish: &Wish, plan: &mut Plan) -> Result<()> {
         lease(spec, wish, network, attachment, number, way_out == Some(number), &endpoint, plan);
     }
     hosts(spec, wish, 0..networks.len(), &endpoint, plan)?;
-    inside(spec, &endpoint, plan);
+    inside(&endpoint, plan)
+        .undo(Undo::LeaveNetworks { networks: spec.dirs.root.join("networks"), folder: spec.folder() });
     for (number, network) in networks.iter().enumerate() {
         pair(spec, network, number, wish.attachments[number].mac, &endpoint, plan);
     }
@@ -238,8 +239,7 @@ fn said_hosts(spec: &Spec, wish: &Wish) -> Result<String> {
 }
 
 /// A netlink socket belongs to the network namespace in which it was opened.
-pub fn inside(spec: &Spec, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
-    let (networks, folder) = (spec.dirs.root.join("networks"), spec.folder());
+pub fn inside<'a>(endpoint: &Arc<Endpoint>, plan: &'a mut Plan) -> &'a mut Step {
     let endpoint = Arc::clone(endpoint);
     let op =
         op("setns", ["/proc/$PID/ns/net", "CLONE_NEWNET"], "nsenter -t $PID -n sh   # for $IP below", move |stage| {
@@ -250,7 +250,6 @@ pub fn inside(spec: &Spec, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
     plan.add(Phase::Beside, "inside", op)
         .why("Into the container's network namespace for a moment, to open a netlink socket that stays there.")
         .look("ls -l /proc/$PID/ns/net")
-        .undo(Undo::LeaveNetworks { networks, folder });
 }
 
 /// The pair, its host end as a port of the bridge, and the container's end with its address.

@@ -94,7 +94,7 @@ pub fn plan_connect(spec: &mut Spec, runs: bool, wanted: &Connect) -> Result<Pla
         let (leases, record) = (network.leases(&spec.dirs), attach::record(spec, &network.name));
         let step = attach::lease(spec, &wish, &network, &attachment, number, !kept.is_empty(), &endpoint, plan);
         step.undo = Some(Undo::LeaveNetwork { leases, record });
-        attach::inside(spec, &endpoint, plan);
+        attach::inside(&endpoint, plan);
         attach::pair(spec, &network, number, None, &endpoint, plan);
         if !network.internal {
             attach::route(&network, true, &endpoint, plan);
@@ -153,7 +153,7 @@ fn take_over(spec: &Spec, next: &Network, its: &Lease, published: Vec<Published>
     let number = number_of(its, spec.id.as_str()).unwrap_or(0);
     let endpoint = Arc::new(Endpoint::again(published.clone()));
     endpoint.learn(number, its.address);
-    attach::inside(spec, &endpoint, plan);
+    attach::inside(&endpoint, plan);
     attach::route(next, true, &endpoint, plan);
     if published.is_empty() {
         return;
