@@ -46,10 +46,17 @@ fn namespace_pid(pid: u32) -> u32 {
 
 /// The container's PID 1 below this engine.
 fn first(engine: u32) -> u32 {
-    kernel::descendants(engine)
-        .into_iter()
-        .find(|pid| kernel::status(*pid, "NSpid").is_some() && namespace_pid(*pid) == 1)
-        .unwrap()
+    let is_first =
+        |pid: &u32| kernel::status(*pid, "NSpid").is_some_and(|list| list.split_whitespace().last() == Some("1"));
+    // A list of children that changes while it is read may lack one of them.
+    let end = Instant::now() + crate::support::slow(Duration::from_secs(5));
+    loop {
+        match kernel::descendants(engine).into_iter().find(is_first) {
+            Some(pid) => return pid,
+            None => assert!(Instant::now() < end, "the engine has no child that is PID 1"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]
