@@ -26,6 +26,8 @@ mod ch09;
 mod check;
 #[path = "chapters/labs.rs"]
 mod labs;
+#[path = "chapters/projects/mod.rs"]
+mod projects;
 #[path = "chapters/sabotage.rs"]
 mod sabotage;
 
@@ -82,7 +84,8 @@ fn the_binary() {
     };
     let findings: Vec<_> = checks().filter(wanted).map(ask).collect();
     if let Some(mut file) = report_to {
-        file.write_all(report(&findings).as_bytes()).unwrap();
+        let line = |(check, finding): &(&Check, Finding)| report(check.chapter, check.name, finding);
+        file.write_all(findings.iter().map(line).collect::<String>().as_bytes()).unwrap();
     }
     let faults = findings.iter().filter(|(_, finding)| is_fault(finding)).count();
     if faults > 0 {
@@ -93,6 +96,21 @@ fn the_binary() {
         if let Err(Fault::Cannot(why)) = finding {
             skip(&format!("chapter {:02}, {}: {why}", check.chapter, check.name));
         }
+    }
+}
+
+/// What `scripts/chapters project check` asks of a folder: `MYDOCKER_PROJECT` and `MYDOCKER_PROJECT_FOLDER` name it.
+#[test]
+fn the_project() {
+    let (Ok(project), Some(folder)) = (std::env::var("MYDOCKER_PROJECT"), std::env::var_os("MYDOCKER_PROJECT_FOLDER"))
+    else {
+        return; // the solutions have tests of their own
+    };
+    let named = std::env::var_os("MYDOCKER_BIN").map(PathBuf::from);
+    let binary = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_mydocker").into());
+    let mut report_to = std::fs::File::create(std::env::var_os("MYDOCKER_FINDINGS").unwrap()).unwrap();
+    for (name, finding) in projects::ask(&project, &binary, Path::new(&folder)).unwrap_or_default() {
+        report_to.write_all(report(9, name, &finding).as_bytes()).unwrap();
     }
 }
 
@@ -179,21 +197,16 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_default()
 }
 
-/// One line of JSON for each, as `scripts/chapters check` reads it.
-fn report(findings: &[(&Check, Finding)]) -> String {
-    let line = |(check, finding): &(&Check, Finding)| {
-        let (verdict, text) = match finding {
-            Ok(()) => ("ok", ""),
-            Err(Fault::Wrong(text)) => ("wrong", text.as_str()),
-            Err(Fault::NotReached(text)) => ("not-reached", text.as_str()),
-            Err(Fault::Cannot(text)) => ("cannot", text.as_str()),
-        };
-        let line = serde_json::json!({
-            "chapter": check.chapter, "name": check.name, "verdict": verdict, "text": text
-        });
-        format!("{line}\n")
+/// One line of JSON, as `scripts/chapters check` reads it.
+fn report(chapter: usize, name: &str, finding: &Finding) -> String {
+    let (verdict, text) = match finding {
+        Ok(()) => ("ok", ""),
+        Err(Fault::Wrong(text)) => ("wrong", text.as_str()),
+        Err(Fault::NotReached(text)) => ("not-reached", text.as_str()),
+        Err(Fault::Cannot(text)) => ("cannot", text.as_str()),
     };
-    findings.iter().map(line).collect()
+    let line = serde_json::json!({ "chapter": chapter, "name": name, "verdict": verdict, "text": text });
+    format!("{line}\n")
 }
 
 fn mark(finding: &Finding) -> &'static str {

@@ -9,6 +9,7 @@ terminal     types into a command that wants a terminal
 translation  which Chinese sections lag behind
 check        asks a binary the checks of the chapters; hints
 labs         break-it labs
+project      the projects after the last chapter
 branches     chNN and chNN-start, start, diff, solution, matrix
 modules      which source files a program needs
 bundle       one archive for a room without a network

@@ -138,7 +138,9 @@ def checks(source, number, place):
             shutil.copymode(path, place / name)
     for path in (place / "tests/chapters").iterdir():
         chapter = re.match(r"ch(\d\d)\.rs$", path.name)
-        if (chapter and int(chapter[1]) > number) or (not chapter and path.name != "check.rs"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif (chapter and int(chapter[1]) > number) or (not chapter and path.name != "check.rs"):
             path.unlink()
     write(place / "tests/chapters.rs", asking(source, number))
 
@@ -148,12 +150,12 @@ def asking(source, number):
     text = (source.root / "tests/chapters.rs").read_text(encoding="utf-8")
     head, rest = text.split("const CHAPTERS", 1)
     keep = {"check.rs", *(f"ch{one:02}.rs" for one in range(number + 1))}
-    head = re.sub(r'#\[path = "chapters/([\w.]+)"\]\nmod \w+;\n', lambda found: found[0] if found[1] in keep else "", head)
+    head = re.sub(r'#\[path = "chapters/([\w./]+)"\]\nmod \w+;\n', lambda found: found[0] if found[1] in keep else "", head)
     head = head.replace("use support::{examples, skip};", "use support::skip;").replace("{Path, PathBuf}", "PathBuf")
     count = len([one for one in range(1, number + 1)])
     lines = "".join(f"    ({one}, ch{one:02}::CHECKS),\n" for one in range(1, number + 1))
     rest = rest.split("];\n", 1)[1]
-    gone = ("const HELD_BEFORE", "fn the_matrix", "fn a_chroot_can", "fn no_program_can", "fn mark(")
+    gone = ("const HELD_BEFORE", "fn the_project", "fn the_matrix", "fn a_chroot_can", "fn no_program_can", "fn mark(")
     items = [item for item in split_items(rest) if not any(word in item for word in gone)]
     return f"{head}const CHAPTERS: [(usize, &[Check]); {count}] = [\n{lines}];\n" + "".join(items)
 

@@ -54,7 +54,7 @@ class Chapter:
             first = self.page().read_text(encoding="utf-8").split("\n", 1)[0]
         except OSError:
             return "(no page)"
-        return re.sub(r"^#+\s*(\d+\s*[:·.]?\s*)?", "", first)
+        return re.sub(r"^#+\s*((Project )?\d+\s*[:·.]?\s*)?", "", first)
 
     def source(self):
         return self.folder / "mydocker.rs"
@@ -69,11 +69,43 @@ def chapters():
     return found
 
 
-def chosen(number):
-    """Chapter `number`, or all of them."""
-    if number is None:
-        return chapters()
-    return [chapter(number)]
+@dataclasses.dataclass
+class Project(Chapter):
+    """One folder of chapters/projects/; its program is the product."""
+
+    @property
+    def name(self):
+        return f"project-{self.word}"
+
+    @property
+    def word(self):
+        """`counter`."""
+        return self.folder.name
+
+
+def projects():
+    """After the last chapter, in order; a chapter's branch has none."""
+    found = [Project(number, FOLDER / "projects" / name) for number, name in enumerate(("web", "counter"), 1)]
+    return [one for one in found if one.folder.is_dir()]
+
+
+def project(name):
+    for one in projects():
+        if one.word == name:
+            return one
+    raise Failure(f"there is no project `{name}`", "scripts/chapters project list")
+
+
+def page_name(text):
+    """What says which page: a chapter's number, or a project's name."""
+    return int(text) if text.isdigit() else text
+
+
+def chosen(name):
+    """Chapter `name`, that project, or all of them."""
+    if name is None:
+        return chapters() + projects()
+    return [chapter(name) if isinstance(name, int) else project(name)]
 
 
 def chapter(number):
@@ -121,7 +153,7 @@ def build(words, cwd=REPO, target=None):
 def program(chapter_, folder):
     """The program of one chapter; before the first there is only the product."""
     path = folder / chapter_.name
-    if not path.exists() and chapter_.number == 0:
+    if not path.exists() and (chapter_.number == 0 or isinstance(chapter_, Project)):
         path = folder.parent / "mydocker"
     if not path.exists():
         raise Failure(f"there is no {path}", "cargo build --examples")

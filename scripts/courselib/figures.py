@@ -66,7 +66,7 @@ def verb(options):
         print(f"skipped: {why}", file=sys.stderr)
         return 0
     folder, status = course.programs(options.programs), 0
-    for chapter in course.chosen(options.chapter):
+    for chapter in course.chapters() if options.chapter is None else [course.chapter(options.chapter)]:
         if chapter.number not in RUNS:
             continue
         path = chapter.folder / "figure.svg"

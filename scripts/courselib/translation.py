@@ -6,7 +6,7 @@ import hashlib
 import re
 
 from . import blocks
-from .course import FOLDER, chapters, relative
+from .course import FOLDER, chosen, relative
 
 MARK = re.compile(r"^<!-- en: ([0-9a-f]*) -->$")
 
@@ -30,21 +30,21 @@ def digest(lines):
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def pairs(number=None):
+def pairs(name=None):
     """[(English, Chinese)] of everything that is there in Chinese."""
     found = sorted(FOLDER.rglob("*.zh-CN.md"))
-    folders = {one.folder for one in chapters() if one.number == number}
+    folders = {one.folder for one in chosen(name)}
     return [
         (path.with_name(path.name.replace(".zh-CN", "")), path)
         for path in found
-        if number is None or path.parent in folders
+        if name is None or path.parent in folders
     ]
 
 
-def lagging(number=None):
+def lagging(name=None):
     """One line for each section that lags behind, or whose console blocks are other ones."""
     told = []
-    for english, chinese in pairs(number):
+    for english, chinese in pairs(name):
         if not english.exists():
             told.append(f"{relative(chinese)}: there is no {english.name}")
             continue
