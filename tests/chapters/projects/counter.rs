@@ -153,7 +153,7 @@ fn volume(site: &Site) -> Finding {
     let pid = found(site)?;
     let folder = say(pid, &["CONFIG", "GET", "dir"]).and_then(|answer| answer.get(1).cloned()).unwrap_or_default();
     let table = kernel::mounts(pid);
-    let mount = table.iter().filter(|mount| std::path::Path::new(&folder).starts_with(&mount.at)).next_back();
+    let mount = table.iter().rfind(|mount| std::path::Path::new(&folder).starts_with(&mount.at));
     expect(mount.is_some_and(|mount| mount.at != "/"), || {
         format!("Redis writes to {folder}, which is no mount of its container: the files go with the container")
     })
