@@ -84,8 +84,8 @@ fn a_real_server_and_a_megabyte_both_ways() {
     let guard = lab.guard();
     let script = "mkdir /w /w/cgi-bin; head -c 1000000 /dev/zero > /w/big; \
                   printf '#!/bin/sh\\necho; wc -c\\n' > /w/cgi-bin/count; chmod +x /w/cgi-bin/count; httpd -f -p 80 -h /w";
-    let web =
-        lab.engine.start(["run", "--rm", "-i", "--network", "bridge", "-p", "8080:80", "busybox", "sh", "-c", script]);
+    let words = ["run", "--rm", "-i", "--network", "bridge", "-p", "8080:80", "busybox", "sh", "-c", script];
+    let web = settle(lab.engine.start(words));
     let end = std::time::Instant::now() + crate::support::slow(Duration::from_secs(5));
     let ask = |request: &[u8]| {
         kernel::inside(lab.lan.id(), "net", || {

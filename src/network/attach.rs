@@ -4,16 +4,17 @@
 use super::ipam::{self, Lease};
 use super::netlink::{self, Netlink, Veth};
 use super::publish::Published;
+use super::relay::Relay;
 use super::setup::mac_text;
 use super::store::{self, Network};
 use super::trouble::{Trouble, op};
 use super::wish::{Attachment, Wish};
-use super::{links, names, ports, setup};
-use crate::plan::{Phase, Plan, Spec, Step, Told, Undo};
+use super::{ipv6, links, names, ports, setup};
+use crate::plan::{Family, Phase, Plan, Spec, Step, Told, Undo};
 use anyhow::{Result, bail};
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -23,7 +24,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 #[derive(Default)]
 pub struct Endpoint {
     addresses: Mutex<Vec<(usize, Ipv4Addr)>>,
+    /// Addresses of the second subnet that do not go with those.
+    said6: Mutex<Vec<(usize, Ipv6Addr)>>,
     ports: Mutex<Vec<Published>>,
+    pub relay: Arc<Relay>,
     /// Ports of a container that runs, which its engine keeps.
     kept: Vec<Published>,
     inside: OnceLock<Netlink>,
@@ -35,14 +39,30 @@ impl Endpoint {
         Self { kept, ..Self::default() }
     }
 
-    pub fn learn(&self, number: usize, address: Ipv4Addr) {
+    pub fn learn(&self, number: usize, address: Ipv4Addr, said6: Option<Ipv6Addr>) {
         if let Ok(mut addresses) = self.addresses.lock() {
             addresses.push((number, address));
+        }
+        if let Ok(mut all) = self.said6.lock() {
+            all.extend(said6.map(|wide| (number, wide)));
         }
     }
 
     pub fn address(&self, number: usize) -> Option<Ipv4Addr> {
         self.addresses.lock().ok()?.iter().find(|one| one.0 == number).map(|one| one.1)
+    }
+
+    /// The one in that family: the container's ports lead there.
+    pub fn address_in(&self, family: Family, number: usize, network: &Network) -> Option<IpAddr> {
+        let address = self.address(number)?;
+        match family {
+            Family::V4 => Some(address.into()),
+            Family::V6 => {
+                let said =
+                    self.said6.lock().ok().and_then(|all| all.iter().find(|one| one.0 == number).map(|one| one.1));
+                said.or_else(|| network.address6(address).map(|wide| wide.ip())).map(IpAddr::from)
+            }
+        }
     }
 
     /// A port that a socket of the engine keeps.
@@ -57,7 +77,7 @@ impl Endpoint {
         reserved.unwrap_or_default().into_iter().chain(self.kept.iter().cloned()).collect()
     }
 
-    fn inside(&self) -> Result<&Netlink, Errno> {
+    pub fn inside(&self) -> Result<&Netlink, Errno> {
         self.inside.get().ok_or(Errno::EBADF)
     }
 }
@@ -92,7 +112,8 @@ pub fn plan(spec: &Spec, wish: &Wish, plan: &mut Plan) -> Result<()> {
     // A network that goes nowhere has no ports on the host either.
     let way_out = networks.iter().position(|network| !network.internal);
     let publish: &[_] = if way_out.is_some() { &wish.publish } else { &[] };
-    ports::reserve(&spec.dirs, publish, &endpoint, plan);
+    let wide = way_out.is_some_and(|number| networks[number].subnet6.is_some());
+    ports::reserve(&spec.dirs, publish, wide, &endpoint, plan);
     for (number, (network, attachment)) in networks.iter().zip(&wish.attachments).enumerate() {
         lease(spec, wish, network, attachment, number, way_out == Some(number), &endpoint, plan);
     }
@@ -100,14 +121,15 @@ pub fn plan(spec: &Spec, wish: &Wish, plan: &mut Plan) -> Result<()> {
     inside(&endpoint, plan)
         .undo(Undo::LeaveNetworks { networks: spec.dirs.root.join("networks"), folder: spec.folder() });
     for (number, network) in networks.iter().enumerate() {
-        pair(spec, network, number, wish.attachments[number].mac, &endpoint, plan);
+        pair(spec, network, number, &wish.attachments[number], &endpoint, plan);
     }
     names::plan(spec, wish, &networks, plan);
     if let Some(number) = way_out {
         route(&networks[number], false, &endpoint, plan);
         if !publish.is_empty() {
             let link = link_names(spec.id.as_str(), number).0;
-            ports::publish(spec, publish, &networks[number].bridge, &link, number, &endpoint, plan);
+            ports::publish(spec, publish, &networks[number], &link, number, &endpoint, plan);
+            ports::relay(spec, publish, wide, &endpoint, plan);
         }
     }
     Ok(())
@@ -119,6 +141,7 @@ pub fn record(spec: &Spec, network: &str) -> PathBuf {
 }
 
 pub fn check_address(attachment: &Attachment, network: &Network) -> Result<()> {
+    ipv6::check(attachment, network)?;
     let Some(ip) = attachment.ip else { return Ok(()) };
     if !network.is_host(ip) {
         bail!("--ip: `{ip}` is not an address for a host in `{}` of network `{}`", network.subnet, network.name);
@@ -130,7 +153,7 @@ pub fn check_address(attachment: &Attachment, network: &Network) -> Result<()> {
 }
 
 /// `$ADDRESS`, and `$ADDRESS1` on the second network.
-fn word(number: usize) -> String {
+pub fn word(number: usize) -> String {
     if number == 0 { "ADDRESS".to_string() } else { format!("ADDRESS{number}") }
 }
 
@@ -154,6 +177,7 @@ pub fn lease<'a>(
     let shell = format!("{}={guess}; ln {} {}/", told.name(), record.display(), leases.display());
     let new = Lease {
         address: Ipv4Addr::UNSPECIFIED,
+        address6: attachment.ip6,
         container: spec.id.to_string(),
         name: spec.name.as_ref().map(|name| name.as_str().to_string()),
         hostname: spec.oci.hostname().clone(),
@@ -166,15 +190,15 @@ pub fn lease<'a>(
     };
     let (dirs, network_, endpoint, teller) =
         (spec.dirs.clone(), network.clone(), Arc::clone(endpoint), Arc::clone(&told));
-    let (wanted, mac, path) = (attachment.ip, attachment.mac, record.clone());
+    let (wanted, wide, mac, path) = (attachment.ip, attachment.ip6, attachment.mac, record.clone());
     let op = op("linkat", [format!("{}/${}", leases.display(), told.name())], shell, move |_| {
         let mut new = new.clone();
         new.published = if carries { endpoint.published() } else { vec![] };
         let mac = |ip| mac_text(mac.unwrap_or_else(|| store::mac_of(ip)));
         let address = ipam::claim(&dirs, &network_, wanted, new, &path, mac);
-        let address = address.map_err(|errno| no_address(errno, &network_, wanted))?;
+        let address = address.map_err(|errno| no_address(errno, &network_, wanted, wide))?;
         teller.tell(address.to_string());
-        endpoint.learn(number, address);
+        endpoint.learn(number, address, wide);
         Ok(())
     });
     plan.add(Phase::Host, format!("lease.{}", network.name), op)
@@ -184,8 +208,11 @@ pub fn lease<'a>(
         .undo(Undo::ReleaseLease { leases, record })
 }
 
-fn no_address(errno: Errno, network: &Network, wanted: Option<Ipv4Addr>) -> Trouble {
+fn no_address(errno: Errno, network: &Network, wanted: Option<Ipv4Addr>, wide: Option<Ipv6Addr>) -> Trouble {
     match (errno, wanted) {
+        (Errno::EADDRNOTAVAIL, _) if let Some(ip) = wide => {
+            Trouble::new(errno, format!("--ip6: `{ip}` is in use on network `{}`", network.name))
+        }
         (Errno::EADDRINUSE, Some(ip)) => {
             Trouble::new(errno, format!("--ip: `{ip}` is in use on network `{}`", network.name))
         }
@@ -257,10 +284,11 @@ pub fn pair(
     spec: &Spec,
     network: &Network,
     number: usize,
-    mac: Option<[u8; 6]>,
+    attachment: &Attachment,
     endpoint: &Arc<Endpoint>,
     plan: &mut Plan,
 ) {
+    let mac = attachment.mac;
     let (link, eth) = link_names(spec.id.as_str(), number);
     let Network { name, bridge, mtu, .. } = network.clone();
     let (address, prefix) = (word(number), network.subnet.prefix());
@@ -293,33 +321,7 @@ pub fn pair(
     });
     plan.add(Phase::Beside, format!("alias.{name}"), op2).why("Whoever finds the port can see whose it is.");
     address_steps(&name, &eth, number, prefix, endpoint, plan);
-    if network.subnet6.is_some() {
-        address6(network, &eth, number, endpoint, plan);
-    }
-}
-
-/// The address in the second subnet, and the way out there.
-fn address6(network: &Network, eth: &str, number: usize, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
-    let (this, card, shared) = (network.clone(), eth.to_string(), Arc::clone(endpoint));
-    let shell = format!("nsenter -t $PID -n ip -6 addr add ${}6 dev {eth} nodad", word(number));
-    let op1 = op("sendto", ["RTM_NEWADDR", eth, "AF_INET6"], shell, move |stage| {
-        let child = stage.child.as_ref().ok_or(Errno::ECHILD)?;
-        let address = shared.address(number).and_then(|ip| this.address6(ip)).ok_or(Errno::EADDRNOTAVAIL)?;
-        let index = netlink::within(child.network.as_fd(), || {
-            let off = format!("/proc/sys/net/ipv6/conf/{card}/disable_ipv6");
-            std::fs::write(off, "0").map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-            netlink::index(&card)
-        })?;
-        let inside = shared.inside()?;
-        inside.add_address6(index, address)?;
-        match this.gateway6().filter(|_| !this.internal).map(|gateway| inside.add_default_route6(gateway.ip())) {
-            Some(Err(errno)) if errno != Errno::EEXIST => Err(errno.into()),
-            _ => Ok(()),
-        }
-    });
-    plan.add(Phase::Beside, format!("address6.{}", network.name), op1)
-        .why("The same place in the network's IPv6 subnet, and the host's address there as the way out.")
-        .look("nsenter -t $PID -n ip -6 addr; nsenter -t $PID -n ip -6 route");
+    ipv6::address(network, &eth, number, attachment.ip6, endpoint, plan);
 }
 
 fn address_steps(name: &str, eth: &str, number: usize, prefix: u8, endpoint: &Arc<Endpoint>, plan: &mut Plan) {

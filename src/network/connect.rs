@@ -10,12 +10,12 @@ use super::store::{DEFAULT, Network};
 use super::trouble::op;
 use super::wish::{Attachment, Mode, Wish};
 use super::{firewall, join, manage, names, ports, setup};
-use crate::plan::{Child, Dirs, Id, Phase, Plan, Spec, Undo};
+use crate::plan::{Child, Dirs, Family, Id, Phase, Plan, Spec, Undo};
 use crate::sys;
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use std::sync::Arc;
 pub struct Connect {
     pub network: String,
     pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
     pub aliases: Vec<String>,
 }
 
@@ -71,7 +72,7 @@ pub fn plan_connect(spec: &mut Spec, runs: bool, wanted: &Connect) -> Result<Pla
         bail!("--alias: aliases are for networks that were made with `mydocker network create`");
     }
     let aliases = wanted.aliases.clone();
-    let attachment = Attachment { network: network.name.clone(), ip: wanted.ip, mac: None, aliases };
+    let attachment = Attachment { network: network.name.clone(), ip: wanted.ip, ip6: wanted.ip6, mac: None, aliases };
     check_address(&attachment, &network)?;
     if wish.attachments.len() >= 16 {
         bail!("a container can be on 16 networks at most");
@@ -95,14 +96,14 @@ pub fn plan_connect(spec: &mut Spec, runs: bool, wanted: &Connect) -> Result<Pla
         let step = attach::lease(spec, &wish, &network, &attachment, number, !kept.is_empty(), &endpoint, plan);
         step.undo = Some(Undo::LeaveNetwork { leases, record });
         attach::inside(&endpoint, plan);
-        attach::pair(spec, &network, number, None, &endpoint, plan);
+        attach::pair(spec, &network, number, &attachment, &endpoint, plan);
         if !network.internal {
             attach::route(&network, true, &endpoint, plan);
         }
         if !kept.is_empty() {
             let link = attach::link_names(spec.id.as_str(), number).0;
             let ports: Vec<_> = kept.iter().map(wanted_again).collect();
-            ports::publish(spec, &ports, &network.bridge, &link, number, &endpoint, plan);
+            ports::publish(spec, &ports, &network, &link, number, &endpoint, plan);
         }
         let mut networks: Vec<_> = there.into_iter().map(|(network, _)| network).collect();
         networks.push(network.clone());
@@ -129,7 +130,12 @@ pub fn plan_disconnect(spec: &mut Spec, runs: bool, name: &str) -> Result<Plan> 
         enter(spec, plan);
         let carries = !lease.published.is_empty();
         if carries {
-            perform("unpublish", "Its ports lead here no more.", Undo::RemoveRules { rules: rules(spec) }, plan);
+            for (name, family) in [("unpublish", Family::V4), ("unpublish6", Family::V6)] {
+                let rules = ports::rules(&spec.folder(), family);
+                if rules.exists() {
+                    perform(name, "Its ports lead here no more.", Undo::RemoveRules { rules }, plan);
+                }
+            }
         }
         let (leases, record) = (network.leases(&spec.dirs), attach::record(spec, &network.name));
         perform(
@@ -152,14 +158,14 @@ pub fn plan_disconnect(spec: &mut Spec, runs: bool, name: &str) -> Result<Plan> 
 fn take_over(spec: &Spec, next: &Network, its: &Lease, published: Vec<Published>, plan: &mut Plan) {
     let number = number_of(its, spec.id.as_str()).unwrap_or(0);
     let endpoint = Arc::new(Endpoint::again(published.clone()));
-    endpoint.learn(number, its.address);
+    endpoint.learn(number, its.address, its.address6);
     attach::inside(&endpoint, plan);
     attach::route(next, true, &endpoint, plan);
     if published.is_empty() {
         return;
     }
     let ports: Vec<_> = published.iter().map(wanted_again).collect();
-    ports::publish(spec, &ports, &next.bridge, &its.link, number, &endpoint, plan);
+    ports::publish(spec, &ports, next, &its.link, number, &endpoint, plan);
     let (dirs, network, id, record) =
         (spec.dirs.clone(), next.clone(), spec.id.clone(), attach::record(spec, &next.name));
     let shell = format!("# {}: what is published", record.display());
@@ -196,18 +202,16 @@ fn perform(name: &str, why: &'static str, undo: Undo, plan: &mut Plan) {
     plan.add(Phase::Host, name, op).why(why);
 }
 
-fn rules(spec: &Spec) -> std::path::PathBuf {
-    spec.folder().join("published.rules")
-}
-
 /// What the container's start has published: the sockets that keep the ports are still its engine's.
 fn kept_ports(folder: &Path) -> Vec<Published> {
-    fs::read_to_string(folder.join("published.rules")).map_or(vec![], |text| firewall::published(&text))
+    let read =
+        |family| fs::read_to_string(ports::rules(folder, family)).map_or(vec![], |text| firewall::published(&text));
+    [Family::V4, Family::V6].into_iter().flat_map(read).collect()
 }
 
 fn wanted_again(one: &Published) -> Publish {
     let Published { ip, host_port, port, protocol } = one.clone();
-    Publish { ip, host: Some((host_port, host_port)), port, protocol }
+    Publish { ip: Some(ip), host: Some((host_port, host_port)), port, protocol }
 }
 
 /// Which of the container's cards the lease is about: the last digit of the link's name.

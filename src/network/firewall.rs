@@ -11,7 +11,10 @@
 //! | filter | `MYDOCKER-USER` | FORWARD, first | the administrator's; we never write into it |
 //! | filter | `MYDOCKER-FORWARD` | FORWARD | what may come into a network, and leave it |
 //!
-//! Look: `iptables-save | grep -i mydocker`
+//! The IPv6 tables of a network with IPv6 hold the same, but for what is about 127.0.0.0/8: from ::1 nothing may leave
+//! by another card, whatever a rule says, so [`super::relay`] carries that.
+//!
+//! Look: `iptables-save | grep -i mydocker; ip6tables-save | grep -i mydocker`
 
 use super::publish::{Protocol, Published};
 use super::store::Network;
@@ -19,7 +22,7 @@ use crate::plan::{Dirs, FOR_IPV6, Family, iptables_restore, iptables_save, table
 use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// What marks the jumps from the tables' own chains into ours.
@@ -31,6 +34,15 @@ const JUMPS: [(&str, &str, &str, &str); 7] = [
     ("nat", "PREROUTING", "-m addrtype --dst-type LOCAL ", "MYDOCKER-DNAT"),
     ("nat", "OUTPUT", "! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL ", "MYDOCKER-DNAT"),
     ("nat", "OUTPUT", "-d 127.0.0.0/8 ", "MYDOCKER-LOCAL"),
+    ("nat", "POSTROUTING", "", "MYDOCKER-NAT"),
+    ("filter", "FORWARD", "", "MYDOCKER-USER"),
+    ("filter", "FORWARD", "", "MYDOCKER-FORWARD"),
+];
+
+/// The same in IPv6.
+const JUMPS6: [(&str, &str, &str, &str); 5] = [
+    ("nat", "PREROUTING", "-m addrtype --dst-type LOCAL ", "MYDOCKER-DNAT"),
+    ("nat", "OUTPUT", "! -d ::1/128 -m addrtype --dst-type LOCAL ", "MYDOCKER-DNAT"),
     ("nat", "POSTROUTING", "", "MYDOCKER-NAT"),
     ("filter", "FORWARD", "", "MYDOCKER-USER"),
     ("filter", "FORWARD", "", "MYDOCKER-FORWARD"),
@@ -53,6 +65,7 @@ fn rules(family: Family, table: &str, networks: &[Network]) -> String {
                 if !internal {
                     rule(format!("MYDOCKER-NAT -s {subnet} ! -o {bridge} -j MASQUERADE"));
                 }
+                rule(format!("MYDOCKER-NAT -s {subnet} -o {bridge} -m conntrack --ctstate DNAT -j MASQUERADE"));
             }
             "raw" => rule(format!("MYDOCKER-RAW -d 127.0.0.0/8 -i {bridge} -j DROP")),
             "nat" => {
@@ -89,11 +102,8 @@ fn text(family: Family, networks: &[Network], there: &[(String, String)]) -> Str
     for table in tables(family) {
         let _ = writeln!(text, "*{table}");
         let in_table = || there.iter().filter(|(name, _)| name == table).map(|(_, line)| line.as_str());
-        let jumps = || {
-            JUMPS.iter().filter(|jump| {
-                jump.0 == *table && (family == Family::V4 || jump.1 != "PREROUTING" && jump.1 != "OUTPUT")
-            })
-        };
+        let all: &[_] = if family == Family::V6 { &JUMPS6 } else { &JUMPS };
+        let jumps = || all.iter().filter(|jump| jump.0 == *table);
         let mut chains: Vec<&str> = jumps().map(|jump| jump.3).collect();
         chains.dedup();
         for chain in chains {
@@ -142,7 +152,7 @@ pub fn install(networks: &[Network], lock: &fs::File) -> io::Result<()> {
 }
 
 /// The sets of tables that the networks need.
-fn families(networks: &[Network]) -> impl Iterator<Item = Family> {
+pub fn families(networks: &[Network]) -> impl Iterator<Item = Family> {
     let ipv6 = networks.iter().any(|network| network.subnet6.is_some());
     std::iter::once(Family::V4).chain(ipv6.then_some(Family::V6))
 }
@@ -151,7 +161,7 @@ fn is_for(family: Family, network: &Network) -> bool {
     family == Family::V4 || network.subnet6.is_some()
 }
 
-/// In IPv6 no port is led in, and the kernel itself lets nobody reach ::1 over a wire.
+/// In IPv6 the kernel itself lets nobody reach ::1 over a wire.
 fn tables(family: Family) -> &'static [&'static str] {
     if family == Family::V6 { &["nat", "filter"] } else { &["raw", "nat", "filter"] }
 }
@@ -218,24 +228,34 @@ pub fn is_installed(network: &Network) -> bool {
     has(Family::V4) && (network.subnet6.is_none() || has(Family::V6))
 }
 
-/// The lines that publish ports of the container at `address`. `verb` is `-A` or `-D`.
-pub fn publish(verb: &str, mark: &str, address: Ipv4Addr, ports: &[Published]) -> String {
-    let mut text = String::from("*nat\n");
-    for Published { ip, host_port, port, protocol } in ports {
-        let mut rule = |chain: &str| {
+/// The lines that publish those of `ports` that are of this family at the container's `address`. `verb` is `-A` or `-D`. A
+/// port that no rule can lead in stands there as a comment: [`super::relay`] does.
+pub fn publish(family: Family, verb: &str, mark: &str, address: Option<IpAddr>, ports: &[Published]) -> String {
+    let ipv6 = family == Family::V6;
+    let mut text = format!("{}*nat\n", if ipv6 { FOR_IPV6 } else { "" });
+    for Published { ip, host_port, port, protocol } in ports.iter().filter(|one| one.ip.is_ipv6() == ipv6) {
+        let mut rule = |verb: &str, chain: &str, address: IpAddr| {
+            // Who comes from a link's own address cannot be sent on over another one.
+            let from = if ipv6 { "! -s fe80::/10 " } else { "" };
             let to = if ip.is_unspecified() { String::new() } else { format!("-d {ip} ") };
             let _ = writeln!(
                 text,
-                "{verb} {chain} {to}-p {protocol} -m {protocol} --dport {host_port} -m comment --comment {mark} \
-                 -j DNAT --to-destination {address}:{port}"
+                "{verb} {chain} {from}{to}-p {protocol} -m {protocol} --dport {host_port} -m comment --comment {mark} \
+                 -j DNAT --to-destination {}",
+                SocketAddr::new(address, *port)
             );
         };
-        // A port on a loopback address has no rule in PREROUTING, where packets of the neighbours pass.
-        if !ip.is_loopback() {
-            rule("MYDOCKER-DNAT");
-        }
-        if ip.is_loopback() || ip.is_unspecified() {
-            rule("MYDOCKER-LOCAL");
+        match address {
+            Some(address) if !(ipv6 && ip.is_loopback()) => {
+                // A port on a loopback address has no rule in PREROUTING, where packets of the neighbours pass.
+                if !ip.is_loopback() {
+                    rule(verb, "MYDOCKER-DNAT", address);
+                }
+                if !ipv6 && (ip.is_loopback() || ip.is_unspecified()) {
+                    rule(verb, "MYDOCKER-LOCAL", address);
+                }
+            }
+            _ => rule("#", "MYDOCKER-DNAT", Ipv6Addr::LOCALHOST.into()),
         }
     }
     text.push_str("COMMIT\n");
@@ -244,10 +264,12 @@ pub fn publish(verb: &str, mark: &str, address: Ipv4Addr, ports: &[Published]) -
 
 /// What lines that [`publish`] has made lead in.
 pub fn published(text: &str) -> Vec<Published> {
+    let ipv6 = text.starts_with(FOR_IPV6);
+    let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let one = |line: &str| {
         let after = |flag: &str| line.split(' ').skip_while(|word| *word != flag).nth(1);
-        let ip = after("-d").map_or(Some(Ipv4Addr::UNSPECIFIED), |ip| ip.parse().ok())?;
-        let chain = if ip.is_loopback() { "MYDOCKER-LOCAL" } else { "MYDOCKER-DNAT" };
+        let ip = after("-d").map_or(Some(any), |ip| ip.parse().ok())?;
+        let chain = if !ipv6 && ip.is_loopback() { "MYDOCKER-LOCAL" } else { "MYDOCKER-DNAT" };
         let (host_port, protocol) = (after("--dport")?.parse().ok()?, Protocol::parse(after("-p")?)?);
         let port = after("--to-destination")?.rsplit_once(':')?.1.parse().ok()?;
         line.contains(chain).then_some(Published { ip, host_port, port, protocol })
@@ -297,13 +319,23 @@ mod tests {
 
     #[test]
     fn a_port_on_loopback_is_never_looked_up_for_packets_from_outside() {
-        let port = |ip: [u8; 4]| Published { ip: ip.into(), host_port: 8080, port: 80, protocol: Protocol::Tcp };
-        let of = |ip| publish("-A", "mydocker:x", Ipv4Addr::new(10, 0, 0, 2), &[port(ip)]);
-        assert!(!of([127, 0, 0, 1]).contains("MYDOCKER-DNAT"));
-        assert!(of([127, 0, 0, 1]).contains("-A MYDOCKER-LOCAL -d 127.0.0.1 -p tcp"));
-        assert_eq!(of([0, 0, 0, 0]).matches("-A ").count(), 2);
-        assert!(!of([192, 0, 2, 1]).contains("MYDOCKER-LOCAL"));
-        for ip in [[127, 0, 0, 1], [0, 0, 0, 0], [192, 0, 2, 1]] {
+        let port = |ip: &str| Published { ip: ip.parse().unwrap(), host_port: 8080, port: 80, protocol: Protocol::Tcp };
+        let of = |ip| {
+            let (family, address) =
+                if port(ip).ip.is_ipv6() { (Family::V6, "fd00::2") } else { (Family::V4, "10.0.0.2") };
+            publish(family, "-A", "mydocker:x", Some(address.parse().unwrap()), &[port(ip)])
+        };
+        assert!(!of("127.0.0.1").contains("MYDOCKER-DNAT"));
+        assert!(of("127.0.0.1").contains("-A MYDOCKER-LOCAL -d 127.0.0.1 -p tcp"));
+        assert_eq!(of("0.0.0.0").matches("-A ").count(), 2);
+        assert!(!of("192.0.2.1").contains("MYDOCKER-LOCAL"));
+        assert!(of("::").contains("-A MYDOCKER-DNAT ! -s fe80::/10 -p tcp"));
+        assert!(of("::").contains("--to-destination [fd00::2]:80"));
+        assert!(!of("::1").contains("-A "), "the kernel lets nothing from ::1 leave");
+        let narrow = publish(Family::V6, "-A", "mydocker:x", None, &[port("::")]);
+        assert!(!narrow.contains("-A "), "a network without IPv6 has no address for it: {narrow}");
+        assert_eq!(published(&narrow), [port("::")]);
+        for ip in ["127.0.0.1", "0.0.0.0", "192.0.2.1", "::", "::1", "2001:db8::1"] {
             assert_eq!(published(&of(ip)), [port(ip)], "read again");
         }
     }

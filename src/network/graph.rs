@@ -106,7 +106,7 @@ fn rules(graph: &Graph, mark: &str) -> Result<Vec<(String, String)>> {
     };
     let mentions = |(_, rule): &(String, String)| rule.starts_with("-A") && words.iter().any(|word| whole(rule, word));
     let mut all = iptables_save(Family::V4)?;
-    if super::setup::has_ipv6() && has_iptables(Family::V6).is_ok() {
+    if super::ipv6::has_ipv6() && has_iptables(Family::V6).is_ok() {
         all.extend(iptables_save(Family::V6)?.into_iter().map(|(table, rule)| (format!("{table} (IPv6)"), rule)));
     }
     Ok(all.into_iter().filter(mentions).collect())

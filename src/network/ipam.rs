@@ -3,20 +3,24 @@
 //! the address is free again, without anyone having given it back.
 
 use super::join::first_process;
-use super::publish::{Publish, Published};
+use super::publish::{Protocol, Published, meet};
 use super::store::{self, Network};
-use crate::plan::{Dirs, Id, has_owner};
+use crate::plan::{Dirs, Family, Id, has_owner};
+use ipnetwork::Ipv6Network;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// What a lease file says: all that others on the network need to know of its owner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if that is not the one that goes with `address`; it has a file of its own then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address6: Option<Ipv6Addr>,
     pub container: String,
     #[serde(default)]
     pub name: Option<String>,
@@ -38,6 +42,20 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The address in the second subnet of `network`.
+    pub fn wide(&self, network: &Network) -> Option<Ipv6Network> {
+        let prefix = network.subnet6?.prefix();
+        self.address6.map_or_else(|| network.address6(self.address), |ip| Ipv6Network::new(ip, prefix).ok())
+    }
+
+    /// Where its ports lead, in rules of that family; `None`: it has no such address.
+    pub fn target(&self, family: Family, network: &Network) -> Option<IpAddr> {
+        match family {
+            Family::V4 => Some(self.address.into()),
+            Family::V6 => self.wide(network).map(|wide| wide.ip().into()),
+        }
+    }
+
     /// Whether its owner lives: its engine, or, if that was killed, the container alone.
     pub fn is_held(&self, dirs: &Dirs) -> bool {
         Id::parse(&self.container).is_some_and(|id| has_owner(dirs, &id) || first_process(dirs, &id).is_some())
@@ -46,8 +64,9 @@ impl Lease {
 
 /// The leases of `network`, dead ones included, by address.
 pub fn leases(dirs: &Dirs, network: &Network) -> Vec<Lease> {
-    let entries = fs::read_dir(network.leases(dirs)).into_iter().flatten().flatten();
-    let mut all: Vec<Lease> = entries.filter_map(|entry| read(&entry.path()).ok()).collect();
+    let folder = network.leases(dirs);
+    let mut all: Vec<Lease> =
+        names(&folder).iter().filter_map(|address| read(&folder.join(address.to_string())).ok()).collect();
     all.sort_by_key(|lease| lease.address);
     all
 }
@@ -64,12 +83,11 @@ pub fn of(dirs: &Dirs, network: &Network, id: &Id) -> Option<Lease> {
     (lease.container == id.as_str()).then_some(lease)
 }
 
-/// Whether a container that has lost its engine, and with it the socket that kept the port, still publishes `port` where
-/// `wanted` wants to.
-pub fn publishes(dirs: &Dirs, wanted: &Publish, port: u16) -> bool {
+/// Whether a container that has lost its engine, and with it the socket that kept the port, still publishes `port` on one
+/// of `addresses`.
+pub fn publishes(dirs: &Dirs, addresses: &[IpAddr], port: u16, protocol: Protocol) -> bool {
     let same = |one: &Published| {
-        let there = one.ip == wanted.ip || one.ip.is_unspecified() || wanted.ip.is_unspecified();
-        there && (one.host_port, one.protocol) == (port, wanted.protocol)
+        (one.host_port, one.protocol) == (port, protocol) && addresses.iter().any(|ip| meet(*ip, one.ip))
     };
     let orphan = |lease: &Lease| {
         let id = Id::parse(&lease.container);
@@ -85,22 +103,82 @@ fn read(path: &Path) -> io::Result<Lease> {
 }
 
 /// Claims an address for `lease`, whose own is filled in: `wanted`, or the first free one. `record` is a file in the
-/// container's folder that keeps a copy. ENOSPC: none is left; EADDRINUSE: `wanted` is another's.
+/// container's folder that keeps a copy. ENOSPC: none is left; EADDRINUSE: `wanted` is another's; EADDRNOTAVAIL: the
+/// lease's own IPv6 address is.
 pub fn claim(
     dirs: &Dirs,
     network: &Network,
     wanted: Option<Ipv4Addr>,
-    mut lease: Lease,
+    lease: Lease,
     record: &Path,
     mac: impl Fn(Ipv4Addr) -> String,
 ) -> Result<Ipv4Addr, Errno> {
     let folder = network.leases(dirs);
     let mut taken = names(&folder);
+    let Some(wide) = lease.address6 else {
+        loop {
+            let address = claim_first(dirs, network, wanted, lease.clone(), record, &mac, &mut taken)?;
+            // Somebody may have asked for the IPv6 address that goes with it: we asked after claiming, as he does.
+            match network.address6(address).map(|wide| read(&folder.join(wide.ip().to_string()))) {
+                Some(Ok(other)) if other.container != lease.container && other.is_held(dirs) => {
+                    fs::remove_file(folder.join(address.to_string())).map_err(errno)?;
+                    if wanted.is_some() {
+                        return Err(Errno::EADDRINUSE);
+                    }
+                    taken.push(address);
+                }
+                _ => return Ok(address),
+            }
+        }
+    };
+    let address = claim_first(dirs, network, wanted, lease, record, &mac, &mut taken)?;
+    let result = claim_wide(dirs, network, &folder, record, wide);
+    if result.is_err() {
+        fs::remove_file(folder.join(address.to_string())).map_err(errno)?;
+    }
+    result.map(|()| address)
+}
+
+/// A second name for the lease, the IPv6 address that was asked for; under the lock of the network's folder.
+fn claim_wide(dirs: &Dirs, network: &Network, folder: &Path, record: &Path, wide: Ipv6Addr) -> Result<(), Errno> {
+    let lock = File::open(folder).map_err(errno)?;
+    lock.lock().map_err(errno)?;
+    let ours = read(record).map_err(errno)?;
+    let another = |path: &Path| read(path).is_ok_and(|one| one.container != ours.container && one.is_held(dirs));
+    let path = folder.join(wide.to_string());
+    if another(&path) {
+        return Err(Errno::EADDRNOTAVAIL);
+    }
+    let next = folder.join(format!(".{}", ours.container));
+    fs::hard_link(record, &next).and_then(|()| fs::rename(&next, &path)).map_err(errno)?;
+    // Or it goes with another's IPv4 address.
+    let place = network.subnet6.map_or(0, |subnet| wide.to_bits() - subnet.network().to_bits());
+    let beside = u32::try_from(place).ok().and_then(|place| network.subnet.network().to_bits().checked_add(place));
+    let clash = beside
+        .map(|bits| folder.join(Ipv4Addr::from_bits(bits).to_string()))
+        .filter(|path| read(path).is_ok_and(|one| one.address6.is_none()) && another(path));
+    if clash.is_some() {
+        fs::remove_file(&path).map_err(errno)?;
+        return Err(Errno::EADDRNOTAVAIL);
+    }
+    Ok(())
+}
+
+fn claim_first(
+    dirs: &Dirs,
+    network: &Network,
+    wanted: Option<Ipv4Addr>,
+    mut lease: Lease,
+    record: &Path,
+    mac: &impl Fn(Ipv4Addr) -> String,
+    taken: &mut Vec<Ipv4Addr>,
+) -> Result<Ipv4Addr, Errno> {
+    let folder = network.leases(dirs);
     let mut address = wanted;
     loop {
-        let Some(candidate) = address.or_else(|| free(network, &taken)) else {
+        let Some(candidate) = address.or_else(|| free(network, taken)) else {
             // Perhaps some are held by the dead.
-            return take_over(dirs, network, &folder, &mut lease, record, &mac, None);
+            return take_over(dirs, network, &folder, &mut lease, record, mac, None);
         };
         (lease.address, lease.mac) = (candidate, mac(candidate));
         write(record, &lease).map_err(errno)?;
@@ -108,7 +186,7 @@ pub fn claim(
             Ok(()) => return Ok(candidate),
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(errno(error)),
             Err(_) if wanted.is_some() => {
-                return take_over(dirs, network, &folder, &mut lease, record, &mac, wanted);
+                return take_over(dirs, network, &folder, &mut lease, record, mac, wanted);
             }
             Err(_) => {
                 taken.push(candidate);

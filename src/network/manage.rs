@@ -3,13 +3,13 @@
 
 use super::ipam::{self, Lease};
 use super::netlink::{self, Netlink};
+use super::publish::bracketed;
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::op;
 use super::{firewall, join, setup};
 use crate::plan::{Dirs, Entry, Family, MARK, Phase, Plan, Undo, When};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
-use std::net::Ipv4Addr;
 
 /// A network, and the containers on it that live.
 pub struct Seen {
@@ -147,7 +147,7 @@ pub fn ports(dirs: &Dirs, container: &str) -> Result<Vec<(String, String)>> {
         .filter(|lease| lease.container == id.as_str())
         .flat_map(|lease| lease.published)
         .collect();
-    ports.sort_by_key(|one| (one.port, one.protocol as u8, one.host_port));
-    let show = |ip: Ipv4Addr, port: u16| format!("{ip}:{port}");
+    ports.sort_by_key(|one| (one.port, one.protocol as u8, one.ip.is_ipv6(), one.host_port));
+    let show = |ip, port: u16| format!("{}:{port}", bracketed(ip));
     Ok(ports.iter().map(|one| (format!("{}/{}", one.port, one.protocol), show(one.ip, one.host_port))).collect())
 }

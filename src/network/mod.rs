@@ -11,6 +11,7 @@ mod connect;
 mod firewall;
 mod graph;
 mod ipam;
+mod ipv6;
 mod join;
 mod links;
 mod manage;
@@ -19,6 +20,7 @@ mod netlink;
 mod orphans;
 mod ports;
 mod publish;
+mod relay;
 mod resolver;
 mod setup;
 mod show;
@@ -36,7 +38,7 @@ pub use connect::{Connect, plan_connect, plan_disconnect};
 pub use graph::{Card, Graph, Port, graph};
 pub use manage::{Seen, after_removal, find, list, plan_create, plan_repair, ports, removal, unused};
 pub use store::{DEFAULT, Network, Wishes};
-pub use wish::domain;
+pub use wish::{address, domain};
 
 /// The room.
 pub struct Net;
@@ -77,6 +79,7 @@ impl Room for Net {
             list("add-host", "NAME:IP", "A line more in /etc/hosts (`host-gateway` is the host)"),
             list("link", "CONTAINER[:ALIAS]", "Know another container by name, address and ports"),
             Arg::new("ip").long("ip").value_name("IPv4").help("Address of the container"),
+            Arg::new("ip6").long("ip6").value_name("IPv6").help("Its address on a network with IPv6"),
             Arg::new("mac-address").long("mac-address").value_name("MAC").help("Hardware address of the container"),
         ])
     }

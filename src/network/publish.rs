@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,8 @@ impl fmt::Display for Protocol {
 /// One port to be published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publish {
-    /// 0.0.0.0: every address of the host.
-    pub ip: Ipv4Addr,
+    /// `None`: every address of the host, of both kinds where the network has both.
+    pub ip: Option<IpAddr>,
     /// First and last of the host's ports that will do; `None`: any (the kernel's ephemeral range).
     pub host: Option<(u16, u16)>,
     pub port: u16,
@@ -51,7 +51,7 @@ pub struct Publish {
 /// One port that is published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     pub host_port: u16,
     pub port: u16,
     pub protocol: Protocol,
@@ -61,22 +61,27 @@ pub struct Published {
 pub fn parse(text: &str) -> Result<Vec<Publish>> {
     let shown = text.escape_debug();
     let (ports, protocol) = protocol("--publish", text)?;
-    if ports.starts_with('[') || ports.matches(':').count() > 2 {
-        bail!("--publish: `{shown}`: an IPv6 address is not supported; say [IPv4:][HOST-PORT:]PORT[/PROTOCOL]");
-    }
+    // The colons of an IPv6 address are its own.
+    let (inside, ports) = match ports.strip_prefix('[').map(|rest| rest.split_once("]:")) {
+        Some(Some((ip, rest))) => (Some(ip), rest),
+        Some(None) => bail!("--publish: `{shown}` is not [IP:][HOST-PORT:]PORT[/PROTOCOL]"),
+        None => (None, ports),
+    };
     let parts: Vec<&str> = ports.split(':').collect();
-    let (ip, host, container) = match parts[..] {
-        [container] => ("", "", container),
-        [host, container] => ("", host, container),
-        [ip, host, container] => (ip, host, container),
+    let (ip, host, container) = match (inside, &parts[..]) {
+        (None, [container]) => ("", "", *container),
+        (None, [host, container]) => ("", *host, *container),
+        (None, [ip, host, container]) => (*ip, *host, *container),
+        (Some(ip), [host, container]) => (ip, *host, *container),
+        (None, _) => {
+            bail!("--publish: `{shown}`: invalid IP address: an IPv6 address stands in brackets, as in [::1]:8080:80")
+        }
         _ => bail!("--publish: `{shown}` is not [IP:][HOST-PORT:]PORT[/PROTOCOL]"),
     };
-    let address = match ip {
-        "" => Ipv4Addr::UNSPECIFIED,
-        ip => match ip.parse() {
-            Ok(ip) => ip,
-            Err(_) => bail!("--publish: `{shown}`: invalid IP address: `{}`", ip.escape_debug()),
-        },
+    let address = match ip.parse() {
+        Ok(ip) => Some(ip),
+        Err(_) if ip.is_empty() && inside.is_none() => None,
+        Err(_) => bail!("--publish: `{shown}`: invalid IP address: `{}`", ip.escape_debug()),
     };
     let (first, last) = range("--publish", text, container)?;
     if host.is_empty() {
@@ -128,20 +133,57 @@ fn range(flag: &str, text: &str, ports: &str) -> Result<(u16, u16)> {
     }
 }
 
-/// Binds one of the ports that will do: the port, and the socket that keeps it. EADDRINUSE: none is free;
-/// EADDRNOTAVAIL: the host has no such address. `taken`: a container has it whose engine, and so its socket, is gone.
-pub fn reserve(publish: &Publish, taken: impl Fn(u16) -> bool) -> Result<(u16, OwnedFd), Errno> {
+/// Whether who has a port on the one address has it on the other, too.
+pub fn meet(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && (one == other || one.is_unspecified() || other.is_unspecified())
+}
+
+/// An address before a port: IPv6 stands in brackets.
+pub fn bracketed(ip: IpAddr) -> String {
+    if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }
+}
+
+impl Publish {
+    /// The addresses to be bound. `wide`: the network has IPv6.
+    pub fn addresses(&self, wide: bool) -> Vec<IpAddr> {
+        match self.ip {
+            Some(ip) => vec![ip],
+            None if wide => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            None => vec![Ipv4Addr::UNSPECIFIED.into()],
+        }
+    }
+}
+
+/// Binds one of the ports that will do on all of `addresses`: the port, and the sockets that keep it. EADDRINUSE: none
+/// is free; EADDRNOTAVAIL: the host has no such address. `taken`: a container has it whose engine, and so its socket, is
+/// gone.
+pub fn reserve(
+    publish: &Publish,
+    addresses: &[IpAddr],
+    taken: impl Fn(u16) -> bool,
+) -> Result<(u16, Vec<OwnedFd>), Errno> {
     // Of the ephemeral ones a few may be such a container's.
     const TRIES: u16 = 8;
     let wanted: Vec<u16> = publish.host.map_or(vec![0; TRIES.into()], |(first, last)| (first..=last).collect());
     for port in wanted {
-        match crate::sys::bind_port(publish.protocol as u8, publish.ip, port) {
+        match bind_all(publish.protocol, addresses, port) {
             Ok((port, _)) if taken(port) => {}
             Err(Errno::EADDRINUSE) => {}
             other => return other,
         }
     }
     Err(Errno::EADDRINUSE)
+}
+
+fn bind_all(protocol: Protocol, addresses: &[IpAddr], mut port: u16) -> Result<(u16, Vec<OwnedFd>), Errno> {
+    let mut sockets = Vec::new();
+    for ip in addresses {
+        let (bound, socket) = crate::sys::bind_port(protocol as u8, *ip, port)?;
+        // Whatever the first one got, the others are to have as well.
+        port = bound;
+        sockets.push(socket);
+    }
+    Ok((port, sockets))
 }
 
 #[cfg(test)]
@@ -152,18 +194,23 @@ mod tests {
     fn ports_as_docker_reads_them() {
         let show = |publish: &Publish| {
             let host = publish.host.map_or("any".to_string(), |(first, last)| format!("{first}-{last}"));
-            format!("{}:{host}>{}/{}", publish.ip, publish.port, publish.protocol)
+            let ip = publish.ip.map_or("any".to_string(), bracketed);
+            format!("{ip}:{host}>{}/{}", publish.port, publish.protocol)
         };
         for (text, expected) in [
-            ("80", "0.0.0.0:any>80/tcp"),
-            ("8080:80", "0.0.0.0:8080-8080>80/tcp"),
-            ("8080:80/UDP", "0.0.0.0:8080-8080>80/udp"),
+            ("80", "any:any>80/tcp"),
+            ("8080:80", "any:8080-8080>80/tcp"),
+            ("8080:80/UDP", "any:8080-8080>80/udp"),
             ("127.0.0.1:8080:80/sctp", "127.0.0.1:8080-8080>80/sctp"),
             ("127.0.0.1::80", "127.0.0.1:any>80/tcp"),
-            (":80", "0.0.0.0:any>80/tcp"),
-            ("8000-8001:80-81", "0.0.0.0:8000-8000>80/tcp 0.0.0.0:8001-8001>81/tcp"),
-            ("8000-8010:80", "0.0.0.0:8000-8010>80/tcp"),
-            ("80-81", "0.0.0.0:any>80/tcp 0.0.0.0:any>81/tcp"),
+            (":80", "any:any>80/tcp"),
+            ("8000-8001:80-81", "any:8000-8000>80/tcp any:8001-8001>81/tcp"),
+            ("8000-8010:80", "any:8000-8010>80/tcp"),
+            ("80-81", "any:any>80/tcp any:any>81/tcp"),
+            ("0.0.0.0:8080:80", "0.0.0.0:8080-8080>80/tcp"),
+            ("[::1]:8080:80", "[::1]:8080-8080>80/tcp"),
+            ("[::]::80/udp", "[::]:any>80/udp"),
+            ("[2001:db8::1]:8000-8001:80-81", "[2001:db8::1]:8000-8000>80/tcp [2001:db8::1]:8001-8001>81/tcp"),
         ] {
             assert_eq!(parse(text).unwrap().iter().map(show).collect::<Vec<_>>().join(" "), expected, "{text}");
         }
@@ -175,7 +222,13 @@ mod tests {
             "70000:80",
             "80:80/xyz",
             "::1:80:80",
-            "[::1]:80:80",
+            "[::1]:80",
+            "[::1]80:80",
+            "[]:80:80",
+            "[::1]:1:80:80",
+            "[::1%lo]:80:80",
+            "[x]:80:80",
+            "[::1:80:80",
             "8080-8090:80-81",
             "0:80",
             "80:0",

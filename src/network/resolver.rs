@@ -68,7 +68,7 @@ impl Resolver {
             }
             if let Ok((stream, _)) = tcp.accept() {
                 let this = Arc::clone(self);
-                beside(&waiting, move || drop(this.converse(stream)));
+                beside(&waiting, MOST_WAITING, move || drop(this.converse(stream)));
             }
         }
     }
@@ -78,7 +78,7 @@ impl Resolver {
             Answer::Ours(reply) => drop(socket.send_to(&reply, from)),
             Answer::Ask(servers) => {
                 let (query, socket) = (query.to_vec(), Arc::clone(socket));
-                beside(waiting, move || {
+                beside(waiting, MOST_WAITING, move || {
                     if let Some(reply) = servers.iter().find_map(|server| ask_udp(*server, &query).ok()) {
                         let _ = socket.send_to(&reply, from);
                     }
@@ -119,13 +119,11 @@ impl Resolver {
                 .map(|name| Name::new(&name).map(|name| RData::PTR(PTR(name.into_owned()))).into_iter().collect()),
             qtype => self.addresses_of(&networks, &name).map(|all| match qtype {
                 QTYPE::TYPE(TYPE::A) | QTYPE::ANY => {
-                    all.into_iter().map(|ip| RData::A(A { address: ip.into() })).collect()
+                    all.into_iter().map(|(ip, _)| RData::A(A { address: ip.into() })).collect()
                 }
                 QTYPE::TYPE(TYPE::AAAA) => {
-                    let wide =
-                        |ip| networks.iter().find(|one| one.subnet.contains(ip)).and_then(|one| one.address6(ip));
-                    let record = |ip: ipnetwork::Ipv6Network| RData::AAAA(AAAA { address: ip.ip().into() });
-                    all.into_iter().filter_map(wide).map(record).collect()
+                    let record = |ip: Ipv6Addr| RData::AAAA(AAAA { address: ip.into() });
+                    all.into_iter().filter_map(|(_, wide)| wide).map(record).collect()
                 }
                 // The name is ours and has no such record.
                 _ => vec![],
@@ -161,7 +159,7 @@ impl Resolver {
     }
 
     /// By name, alias or short id, bare or followed by the network's name; `None`: nobody of ours.
-    fn addresses_of(&self, networks: &[Network], asked: &str) -> Option<Vec<Ipv4Addr>> {
+    fn addresses_of(&self, networks: &[Network], asked: &str) -> Option<Vec<(Ipv4Addr, Option<Ipv6Addr>)>> {
         let is = |network: &str, lease: &Lease| {
             let bare = asked.strip_suffix(&format!(".{}", network.to_ascii_lowercase())).unwrap_or(asked);
             let short = lease.container.get(..12).unwrap_or_default();
@@ -171,7 +169,7 @@ impl Resolver {
         let found: Vec<_> = self
             .leases(networks)
             .filter(|(network, lease)| is(&network.name, lease) && lease.is_held(&self.dirs))
-            .map(|(_, lease)| lease.address)
+            .map(|(network, lease)| (lease.address, lease.wide(network).map(|wide| wide.ip())))
             .collect();
         (!found.is_empty()).then_some(found)
     }
@@ -186,14 +184,14 @@ impl Resolver {
     }
 }
 
-/// Does `work` on a thread of its own, if not too many are waiting already.
-fn beside(waiting: &Arc<AtomicUsize>, work: impl FnOnce() + Send + 'static) {
+/// Does `work` on a thread of its own, if fewer than `most` are at it already.
+pub fn beside(waiting: &Arc<AtomicUsize>, most: usize, work: impl FnOnce() + Send + 'static) {
     let counted = Arc::clone(waiting);
     let work = move || {
         work();
         counted.fetch_sub(1, Ordering::Relaxed);
     };
-    let room = waiting.fetch_add(1, Ordering::Relaxed) < MOST_WAITING;
+    let room = waiting.fetch_add(1, Ordering::Relaxed) < most;
     if !room || std::thread::Builder::new().stack_size(128 << 10).spawn(work).is_err() {
         waiting.fetch_sub(1, Ordering::Relaxed);
     }

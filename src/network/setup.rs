@@ -2,11 +2,12 @@
 //! again by every later start, and mended if another tool or a reboot has taken something away.
 
 use super::firewall;
+use super::ipv6::{self, has_ipv6};
 use super::netlink::{self, Link, Netlink, Route};
 use super::orphans;
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::{Trouble, op};
-use crate::plan::{Dirs, FORWARD_WAS_OFF, FORWARD6_WAS_OFF, Fact, Family, MARK, Phase, Plan, Undo};
+use crate::plan::{Dirs, FORWARD_WAS_OFF, Fact, Family, MARK, Phase, Plan, Undo};
 use crate::plan::{firewall_patience, has_iptables};
 use anyhow::{Context, Result, bail};
 use ipnetwork::Ipv4Network;
@@ -17,7 +18,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-const FORWARD6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// The network `name`, and whether it is on disk already. The default one is thought out on first use.
 pub fn find(dirs: &Dirs, name: &str) -> Result<(Network, bool)> {
@@ -149,7 +149,7 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
             .look("sysctl net.ipv4.ip_forward");
     }
     if !is_up(network) {
-        ipv6(dirs, network, undone, plan);
+        ipv6::network(dirs, network, undone, plan);
     }
     if needs_rules {
         let step = rules(dirs, network, plan);
@@ -282,40 +282,6 @@ fn forward(network: &Network) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the kernel has IPv6 (`ipv6.disable=1` takes it away).
-pub fn has_ipv6() -> bool {
-    std::path::Path::new("/proc/sys/net/ipv6/conf").exists()
-}
-
-/// The steps that give a network its second subnet: the bridge's address, and forwarding.
-fn ipv6(dirs: &Dirs, network: &Network, undone: bool, plan: &mut Plan) {
-    let (Network { name, bridge, .. }, Some(gateway)) = (network, network.gateway6()) else { return };
-    let path = format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6");
-    let (link, shell) = (bridge.clone(), format!("echo 0 > {path}; ip addr add {gateway} dev {bridge} nodad"));
-    let op1 = op("sendto", ["RTM_NEWADDR".to_string(), bridge.clone(), gateway.to_string()], shell, move |_| {
-        fs::write(&path, "0")?;
-        match Netlink::here()?.add_address6(netlink::index(&link)?, gateway) {
-            Err(Errno::EEXIST) => Ok(()),
-            other => Ok(other?),
-        }
-    });
-    let step = plan.add(Phase::Host, format!("gateway6.{name}"), op1);
-    step.why("The host's IPv6 address on that switch.").look(format!("ip -6 addr show {bridge}"));
-    step.undo = undone.then(|| Undo::RemoveRules { rules: firewall::removal_file(dirs, Family::V6, network) });
-    if network.internal || fs::read_to_string(FORWARD6).is_ok_and(|value| value.trim() == "1") {
-        return;
-    }
-    let this = network.clone();
-    let op2 = op("write", [FORWARD6, "1"], format!("echo 1 > {FORWARD6}"), move |_| {
-        let alias = crate::sys::named_link(&this.bridge)?.alias;
-        Netlink::here()?.set_alias(netlink::index(&this.bridge)?, &format!("{alias}{FORWARD6_WAS_OFF}"))?;
-        Ok(fs::write(FORWARD6, "1")?)
-    });
-    plan.add(Phase::Host, format!("forward6.{name}"), op2)
-        .why("The same in IPv6. A host that forwards no longer takes routes from routers by itself, but for accept_ra=2.")
-        .look("sysctl net.ipv6.conf.all.forwarding");
-}
-
 /// What the room needs of this machine.
 pub fn doctor() -> Vec<Fact> {
     let version = std::process::Command::new("iptables-restore").arg("--version").output();
@@ -373,15 +339,15 @@ fn rules<'a>(dirs: &Dirs, network: &Network, plan: &'a mut Plan) -> &'a mut crat
 /// Writes the rules of all networks that are up, and the ports of all living containers that have lost theirs.
 pub fn mend(dirs: &Dirs, networks: &[Network]) -> io::Result<()> {
     firewall::install(networks, &firewall_lock()?)?;
-    let there = crate::plan::iptables_save(Family::V4)?;
-    for network in networks {
-        for lease in super::ipam::living(dirs, network).into_iter().filter(|lease| !lease.published.is_empty()) {
-            let mark = super::attach::mark(&lease.container);
-            if !there.iter().any(|(_, line)| line.contains(&mark)) {
-                crate::plan::iptables_restore(
-                    Family::V4,
-                    &firewall::publish("-A", &mark, lease.address, &lease.published),
-                )?;
+    for family in firewall::families(networks) {
+        let there = crate::plan::iptables_save(family)?;
+        for network in networks {
+            for lease in super::ipam::living(dirs, network) {
+                let mark = super::attach::mark(&lease.container);
+                let rules = firewall::publish(family, "-A", &mark, lease.target(family, network), &lease.published);
+                if rules.contains("\n-A ") && !there.iter().any(|(_, line)| line.contains(&mark)) {
+                    crate::plan::iptables_restore(family, &rules)?;
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Look: `mydocker inspect -f '{{json .NetworkSettings}}' web`; `mydocker ps --format '{{.Names}} {{.Ports}}'`
 
 use super::ipam::{self, Lease};
-use super::publish::Published;
+use super::publish::{Published, bracketed};
 use super::store::{self, Network};
 use super::wish::{Mode, Wish};
 use crate::plan::Spec;
@@ -46,7 +46,12 @@ pub fn inspect(spec: &Spec, runs: bool) -> Value {
     let all = endpoints(spec, &wish, runs);
     let shown = all.iter().zip(&wish.attachments).map(|(one, wanted)| {
         let mut shown = addresses(one);
-        shown["IPAMConfig"] = wanted.ip.map_or(Value::Null, |ip| json!({ "IPv4Address": ip }));
+        shown["IPAMConfig"] = match (wanted.ip, wanted.ip6) {
+            (None, None) => Value::Null,
+            (Some(ip), None) => json!({ "IPv4Address": ip }),
+            (None, Some(ip)) => json!({ "IPv6Address": ip }),
+            (Some(ip), Some(wide)) => json!({ "IPv4Address": ip, "IPv6Address": wide }),
+        };
         shown["Aliases"] = if wanted.aliases.is_empty() { Value::Null } else { json!(wanted.aliases) };
         shown["Links"] = Value::Null;
         shown["DriverOpts"] = Value::Null;
@@ -83,7 +88,7 @@ fn names(spec: &Spec, aliases: &[String]) -> Vec<String> {
 
 fn addresses(one: &Endpoint) -> Value {
     let (network, lease) = (one.network.as_ref().filter(|_| one.lease.is_some()), one.lease.as_ref());
-    let wide = network.zip(lease).and_then(|(network, lease)| network.address6(lease.address));
+    let wide = network.zip(lease).and_then(|(network, lease)| lease.wide(network));
     json!({
         "EndpointID": lease.map_or("", |lease| &lease.link),
         "Gateway": network.map_or(String::new(), |network| network.gateway.to_string()),
@@ -120,7 +125,7 @@ fn published(all: &[Endpoint]) -> impl Iterator<Item = &Published> {
 fn host_config(wish: &Wish) -> Value {
     let mut bindings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for one in &wish.publish {
-        let ip = if one.ip.is_unspecified() { String::new() } else { one.ip.to_string() };
+        let ip = one.ip.map_or(String::new(), |ip| ip.to_string());
         let port = match one.host {
             None => String::new(),
             Some((first, last)) if first == last => first.to_string(),
@@ -153,7 +158,7 @@ pub fn columns(spec: &Spec, runs: bool) -> Value {
     let all = endpoints(spec, &wish, runs);
     let published: Vec<&Published> = published(&all).collect();
     let mut list: Vec<Shown> =
-        published.iter().map(|one| (one.port, one.ip.to_string(), one.host_port, one.protocol.to_string())).collect();
+        published.iter().map(|one| (one.port, bracketed(one.ip), one.host_port, one.protocol.to_string())).collect();
     let only = wish
         .exposed
         .iter()
@@ -207,6 +212,10 @@ mod tests {
             ((80..83).map(|n| port(n, "0.0.0.0", n, "tcp")).collect(), "0.0.0.0:80-82->80-82/tcp"),
             (vec![port(80, "", 0, "tcp"), port(81, "", 0, "tcp"), port(90, "", 0, "tcp")], "80-81/tcp, 90/tcp"),
             (vec![port(80, "", 0, "udp"), port(81, "", 0, "tcp")], "80/udp, 81/tcp"),
+            (
+                vec![port(80, "0.0.0.0", 8080, "tcp"), port(80, "[::]", 8080, "tcp")],
+                "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp",
+            ),
             (vec![], ""),
         ];
         for (ports, text) in cases {

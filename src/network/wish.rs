@@ -6,7 +6,7 @@ use crate::plan::{Name, Spec};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,6 +26,7 @@ pub enum Mode {
 pub struct Attachment {
     pub network: String,
     pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
     pub mac: Option<[u8; 6]>,
     pub aliases: Vec<String>,
 }
@@ -73,7 +74,7 @@ impl Wish {
             for (port, protocol) in &exposed {
                 let already = |one: &Publish| one.port == *port && one.protocol == *protocol;
                 if !publish.iter().any(already) {
-                    publish.push(Publish { ip: Ipv4Addr::UNSPECIFIED, host: None, port: *port, protocol: *protocol });
+                    publish.push(Publish { ip: None, host: None, port: *port, protocol: *protocol });
                 }
             }
         }
@@ -82,11 +83,12 @@ impl Wish {
         exposed.dedup();
         match attachments.first_mut() {
             Some(first) => {
-                first.ip = string("ip").map(address).transpose()?;
+                first.ip = string("ip").map(|text| address("--ip", "IPv4", text)).transpose()?;
+                first.ip6 = string("ip6").map(|text| address("--ip6", "IPv6", text)).transpose()?;
                 first.mac = string("mac-address").map(mac).transpose()?;
             }
             None => {
-                for flag in ["ip", "mac-address"] {
+                for flag in ["ip", "ip6", "mac-address"] {
                     if string(flag).is_some() {
                         bail!("--{flag}: the container has no network of its own to have an address on");
                     }
@@ -193,10 +195,11 @@ fn link(text: &str) -> Result<(String, String)> {
     Ok((container.to_string(), domain("--link", alias)?))
 }
 
-fn address(text: &str) -> Result<Ipv4Addr> {
+/// An address of one kind (`IPv4`), or an error that says that it is none.
+pub fn address<T: std::str::FromStr>(flag: &str, kind: &str, text: &str) -> Result<T> {
     match text.parse() {
         Ok(ip) => Ok(ip),
-        Err(_) => bail!("--ip: `{}` is not an IPv4 address", text.escape_debug()),
+        Err(_) => bail!("{flag}: `{}` is not an {kind} address", text.escape_debug()),
     }
 }
 

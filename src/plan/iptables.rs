@@ -166,14 +166,19 @@ fn stands_there(family: Family, text: &str) -> bool {
     })
 }
 
-/// The words of a rule, without what the two flavours write differently: quotes, and `/32`.
+/// The words of a rule, without what the two flavours write differently: quotes, and `/32` or `/128`.
 fn words(rule: &str) -> Vec<String> {
     let mut words: Vec<String> =
-        rule.split_whitespace().map(|word| word.trim_matches('"').trim_end_matches("/32").to_string()).collect();
+        rule.split_whitespace().map(|word| word.trim_matches('"')).map(|word| bare(word).to_string()).collect();
     // `-p tcp --dport` is saved as `-p tcp -m tcp --dport`, and options in the order of their modules.
     words.sort();
     words.retain(|word| !matches!(word.as_str(), "-m" | "tcp" | "udp" | "sctp"));
     words
+}
+
+/// One address, without the prefix that says so.
+fn bare(word: &str) -> &str {
+    word.strip_suffix("/32").or_else(|| word.strip_suffix("/128")).unwrap_or(word)
 }
 
 /// Where the administrator's programs lie, before what the caller's PATH says.

@@ -38,8 +38,8 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// What a step handed up: the engine's end of the terminal.
     pub handed_up: Option<OwnedFd>,
-    /// What the host's steps want held open until the end.
-    pub kept: Vec<OwnedFd>,
+    /// What the host's steps want held until the end.
+    pub kept: Vec<Box<dyn Send>>,
 }
 
 /// The step that could not be done, and why.

@@ -68,8 +68,8 @@ pub struct Stage {
     pub stdio: [Option<OwnedFd>; 3],
     /// The container's end of its terminal.
     pub terminal: Option<OwnedFd>,
-    /// What the engine holds open as long as the container runs: the sockets that keep its ports.
-    pub kept: Vec<OwnedFd>,
+    /// What the engine holds as long as the container runs, and then drops: the sockets that keep its ports.
+    pub kept: Vec<Box<dyn Send>>,
     /// A descriptor that the child hands to the engine with the report of this step.
     pub hand_up: Option<OwnedFd>,
     /// A word that a failing step says about itself; its meaning is the step's (see [`Op::hint`]).

@@ -41,9 +41,12 @@ pub(super) fn release_lease(leases: &Path, record: &Path) -> io::Result<()> {
         other => other?,
     };
     folder.lock()?;
-    let lease = leases.join(address.to_string());
-    if read(&lease)?.is_some_and(|there| there["container"] == ours["container"]) {
-        gone(fs::remove_file(&lease))?;
+    let wide = ours["address6"].as_str().and_then(|text| text.parse::<std::net::IpAddr>().ok());
+    for address in [Some(address), wide].into_iter().flatten() {
+        let lease = leases.join(address.to_string());
+        if read(&lease)?.is_some_and(|there| there["container"] == ours["container"]) {
+            gone(fs::remove_file(&lease))?;
+        }
     }
     Ok(())
 }

@@ -116,15 +116,10 @@ pub fn sweep(context: &Context<'_>) -> Result<Vec<String>> {
 }
 
 pub fn connect(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
-    let ip = match string(said, "ip") {
-        None => None,
-        Some(text) => match text.parse() {
-            Ok(ip) => Some(ip),
-            Err(_) => bail!("--ip: `{}` is not an IPv4 address", text.escape_debug()),
-        },
-    };
+    let ip = string(said, "ip").map(|text| network::address("--ip", "IPv4", text)).transpose()?;
+    let ip6 = string(said, "ip6").map(|text| network::address("--ip6", "IPv6", text)).transpose()?;
     let aliases = strings(said, "alias").map(|text| network::domain("--alias", text)).collect::<Result<_>>()?;
-    let wanted = Connect { network: word(said), ip, aliases };
+    let wanted = Connect { network: word(said), ip, ip6, aliases };
     alter(context, said, |spec, runs| network::plan_connect(spec, runs, &wanted))
 }
 

@@ -66,6 +66,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
             .arg(Arg::new("force").short('f').long("force").action(ArgAction::SetTrue).help("Do not ask")),
         word("connect", "Connect a container to a network").args(telling_flags()).args([
             Arg::new("ip").long("ip").value_name("IPv4").help("Address of the container"),
+            Arg::new("ip6").long("ip6").value_name("IPv6").help("Its address on a network with IPv6"),
             list("alias", "NAME").help("Another name of the container on that network"),
             Arg::new("network").value_name("NETWORK").required(true),
             super::container(),
@@ -177,7 +178,7 @@ fn inspect(seen: &Seen) -> serde_json::Value {
     let containers = leases.iter().map(|lease| {
         let address = format!("{}/{}", lease.address, network.subnet.prefix());
         let one = json!({ "Name": lease.name, "MacAddress": lease.mac, "IPv4Address": address, "HostLink": lease.link,
-                "IPv6Address": network.address6(lease.address) });
+                "IPv6Address": lease.wide(network) });
         (lease.container.clone(), one)
     });
     json!({
