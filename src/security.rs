@@ -9,7 +9,7 @@
 use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, Target};
 use crate::sys;
 use anyhow::Result;
-use clap::ArgMatches;
+use clap::{Arg, ArgAction, ArgMatches};
 use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
@@ -34,6 +34,54 @@ const DEFAULT: [(u8, Capability); 14] = [
     (29, Capability::AuditWrite),
     (31, Capability::Setfcap),
 ];
+
+/// All that kernels know, by number, for `exec --privileged`. What a newer one adds nobody gets.
+const ALL: [Capability; 41] = {
+    use Capability::*;
+    [
+        Chown,
+        DacOverride,
+        DacReadSearch,
+        Fowner,
+        Fsetid,
+        Kill,
+        Setgid,
+        Setuid,
+        Setpcap,
+        LinuxImmutable,
+        NetBindService,
+        NetBroadcast,
+        NetAdmin,
+        NetRaw,
+        IpcLock,
+        IpcOwner,
+        SysModule,
+        SysRawio,
+        SysChroot,
+        SysPtrace,
+        SysPacct,
+        SysAdmin,
+        SysBoot,
+        SysNice,
+        SysResource,
+        SysTime,
+        SysTtyConfig,
+        Mknod,
+        Lease,
+        AuditWrite,
+        AuditControl,
+        Setfcap,
+        MacOverride,
+        MacAdmin,
+        Syslog,
+        WakeAlarm,
+        BlockSuspend,
+        AuditRead,
+        Perfmon,
+        Bpf,
+        CheckpointRestore,
+    ]
+};
 
 /// No kernel has had more.
 const LAST_POSSIBLE: u8 = 63;
@@ -60,8 +108,18 @@ impl Room for Security {
         Ok(())
     }
 
-    fn exec_spec(&self, _said: &ArgMatches, spec: &mut Spec, _target: &Target) -> Result<()> {
+    fn exec_flags(&self, command: clap::Command) -> clap::Command {
+        let help = "Every capability that the engine has; the devices stay the container's";
+        command.arg(Arg::new("privileged").long("privileged").action(ArgAction::SetTrue).help(help))
+    }
+
+    fn exec_spec(&self, said: &ArgMatches, spec: &mut Spec, _target: &Target) -> Result<()> {
         let Some(mut sets) = spec.process().capabilities().clone() else { return Ok(()) };
+        if said.get_flag("privileged") {
+            let ours = own("CapBnd") & own("CapPrm");
+            let held = ALL.into_iter().enumerate().filter(|(number, _)| ours & 1 << number != 0);
+            sets.set_bounding(Some(held.map(|(_, capability)| capability).collect()));
+        }
         let none = spec.process().user().uid() != 0;
         let held = if none { Some(Capabilities::new()) } else { sets.bounding().clone() };
         sets.set_effective(held.clone()).set_permitted(held);
@@ -100,18 +158,28 @@ impl Room for Security {
             }
             sys::capset(held, held, 0)
         });
-        plan.add(Phase::Confine, "capabilities", op)
+        let step = plan
+            .add(Phase::Confine, "capabilities", op)
             .why("Effective and permitted are docker's fourteen; inheritable and ambient are empty.")
             .look("grep Cap /proc/$PID/status; capsh --decode=$(awk '/CapEff/ {print $2}' /proc/$PID/status)");
+        if bounding.count_ones() as usize > DEFAULT.len() {
+            step.why("Effective and permitted are all that the engine has (exec --privileged).");
+        }
         Ok(())
     }
 }
 
+/// One of our own sets, as the kernel's bit mask (`/proc/self/status`).
+fn own(set: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
 /// A set as the kernel's bit mask.
 fn mask(set: &Option<Capabilities>) -> u64 {
-    let set = set.as_ref();
-    let held = |(_, capability): &&(u8, Capability)| set.is_some_and(|set| set.contains(capability));
-    DEFAULT.iter().filter(held).fold(0, |mask, (number, _)| mask | 1 << number)
+    let Some(set) = set else { return 0 };
+    ALL.iter().enumerate().filter(|(_, known)| set.contains(known)).fold(0, |mask, (number, _)| mask | 1 << number)
 }
 
 #[cfg(test)]
@@ -122,5 +190,7 @@ mod tests {
     fn the_default_set_is_dockers() {
         assert_eq!(mask(&Some(DEFAULT.iter().map(|(_, capability)| *capability).collect())), 0xa80425fb);
         assert_eq!(mask(&None), 0);
+        assert_eq!(mask(&Some(ALL.into_iter().collect())), (1 << 41) - 1);
+        assert!(DEFAULT.iter().all(|(number, capability)| ALL[usize::from(*number)] == *capability));
     }
 }

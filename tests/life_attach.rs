@@ -80,3 +80,19 @@ fn an_attached_terminal_that_is_killed_harms_nothing() {
     assert_eq!(engine.run(["rm", "web"]).status, 0);
     guard.check();
 }
+
+/// The same for whoever was there from the first byte on: the container does not wait for him.
+#[test]
+fn a_start_a_that_is_killed_harms_nothing() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    let script = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo a line of some length so that a wire is full soon $i; done; sleep 1000";
+    assert_eq!(engine.run(["create", "--name", "web", "busybox", "sh", "-c", script]).status, 0);
+    let attached = engine.spawn(engine.command(["start", "-a", "web"]));
+    support::life::until("a line", || engine.run(["logs", "web"]).stdout.contains("soon 10\n"));
+    attached.signal(nix::sys::signal::SIGKILL);
+    assert_eq!(attached.wait().status, 137);
+    support::life::until("the last line", || engine.run(["logs", "-n", "1", "web"]).stdout.ends_with(" 60000\n"));
+    assert_eq!(engine.run(["rm", "-f", "web"]).status, 0);
+    guard.check();
+}

@@ -5,172 +5,14 @@
 
 mod support;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{InputFlags, LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, tcsetattr};
 use nix::unistd::{Pid, read, write};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+use support::terminal::{PATIENCE, Terminal};
 use support::{Engine, Guard, kernel};
-
-static PATIENCE: std::sync::LazyLock<Duration> = std::sync::LazyLock::new(|| support::slow(Duration::from_secs(15)));
-
-/// A caller's terminal and the engine on it, in a session of its own.
-struct Terminal {
-    master: OwnedFd,
-    slave: OwnedFd,
-    child: Child,
-    seen: Vec<u8>,
-    /// What of `seen` was expected already.
-    mark: usize,
-    before: Termios,
-}
-
-impl Terminal {
-    /// `mydocker run WORDS` on a terminal of 37 rows and 111 columns.
-    fn run(engine: &Engine, words: &[&str]) -> Self {
-        Self::through(engine, &[], words)
-    }
-
-    /// The same, started by another program (`env NAME=VALUE`).
-    fn through(engine: &Engine, starter: &[&str], words: &[&str]) -> Self {
-        let size = Winsize { ws_row: 37, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).unwrap();
-        for fd in [&pty.master, &pty.slave] {
-            let cloexec = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
-            nix::fcntl::fcntl(fd, cloexec).unwrap();
-        }
-        let before = tcgetattr(&pty.slave).unwrap();
-        let run = engine.command(["run", "--rm"].iter().chain(words));
-        // It does not fork, because its parent is the leader of our group: the child is the engine.
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").args(starter).arg(run.get_program()).args(run.get_args());
-        command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        command.stdin(end()).stdout(end()).stderr(end());
-        let child = command.spawn().unwrap();
-        Self { master: pty.master, slave: pty.slave, child, seen: Vec::new(), mark: 0, before }
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Types it.
-    fn keys(&self, keys: &str) {
-        assert_eq!(write(&self.master, keys.as_bytes()).unwrap(), keys.len());
-    }
-
-    /// Reads what is on the screen, for at most `wait`; false when there was nothing.
-    fn look(&mut self, wait: Duration) -> bool {
-        let timeout = PollTimeout::try_from(wait).unwrap();
-        let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, timeout).unwrap() == 0 {
-            return false;
-        }
-        let mut buffer = [0; 65536];
-        let size = read(&self.master, &mut buffer).unwrap_or(0);
-        self.seen.extend_from_slice(&buffer[..size]);
-        size > 0
-    }
-
-    fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.seen).into_owned()
-    }
-
-    /// Waits until `text` is on the screen, after what was expected before.
-    #[track_caller]
-    fn expect(&mut self, text: &str) {
-        let end = Instant::now() + *PATIENCE;
-        loop {
-            let rest = &self.seen[self.mark..];
-            if let Some(at) = rest.windows(text.len()).position(|window| window == text.as_bytes()) {
-                self.mark += at + text.len();
-                return;
-            }
-            if Instant::now() > end {
-                panic!("{text:?} is not on the screen:\n{:?}", self.screen());
-            }
-            self.look(Duration::from_millis(20));
-        }
-    }
-
-    /// Types a line and waits for its answer.
-    #[track_caller]
-    fn ask(&mut self, line: &str, answer: &str) {
-        self.keys(&format!("{line}\r"));
-        self.expect(answer);
-    }
-
-    #[track_caller]
-    fn wait_until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let end = Instant::now() + *PATIENCE;
-        while !holds(self) {
-            assert!(Instant::now() < end, "waited for {what}:\n{:?}", self.screen());
-            self.look(Duration::from_millis(5));
-        }
-    }
-
-    fn resize(&self, rows: u16, columns: u16) {
-        let size = stty_words(rows, columns);
-        let stty = Command::new("stty").args(size).stdin(File::from(self.slave.try_clone().unwrap())).status();
-        assert!(stty.unwrap().success());
-    }
-
-    fn modes(&self) -> Termios {
-        tcgetattr(&self.slave).unwrap()
-    }
-
-    fn is_raw(&self) -> bool {
-        let modes = self.modes();
-        !modes.local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
-            && !modes.input_flags.contains(InputFlags::ICRNL)
-    }
-
-    /// Waits for the end of the engine: its status. The terminal must be as it was.
-    #[track_caller]
-    fn end(&mut self) -> i32 {
-        let end = Instant::now() + *PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > end {
-                panic!("does not end:\n{:?}", self.screen());
-            }
-            self.look(Duration::from_millis(5));
-        };
-        while self.look(Duration::ZERO) {}
-        assert!(self.modes() == self.before, "the terminal is not as it was: {:?}", self.modes());
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
-    }
-
-    /// The container's first process, as the host numbers it.
-    #[track_caller]
-    fn container(&mut self) -> u32 {
-        self.wait_until("the container", |terminal| !kernel::children(terminal.pid()).is_empty());
-        kernel::children(self.pid())[0]
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn stty_words(rows: u16, columns: u16) -> [String; 4] {
-    ["rows".to_string(), rows.to_string(), "cols".to_string(), columns.to_string()]
-}
 
 /// A shell at its prompt.
 #[track_caller]
@@ -209,13 +51,11 @@ fn a_new_size_arrives_and_is_told() {
     assert_eq!(terminal.end(), 5);
     // A shell at its prompt.
     let mut terminal = at_prompt(&engine);
+    let tty = format!("/proc/{}/fd/0", terminal.container());
     terminal.resize(22, 62);
-    terminal.wait_until("the new size", |terminal| {
-        terminal.pid() > 0 && {
-            let tty = format!("/proc/{}/fd/0", kernel::children(terminal.pid())[0]);
-            let size = Command::new("stty").arg("size").stdin(File::open(tty).unwrap()).output().unwrap().stdout;
-            size == b"22 62\n"
-        }
+    terminal.wait_until("the new size", |_| {
+        let size = Command::new("stty").arg("size").stdin(File::open(&tty).unwrap()).output().unwrap().stdout;
+        size == b"22 62\n"
     });
     terminal.ask("stty size", "22 62\r\n");
     terminal.keys("exit\r");

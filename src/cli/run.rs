@@ -2,7 +2,7 @@
 
 use super::watch::{Teller, Telling};
 use super::{Command, Context, print, tell};
-use crate::engine::{self, Ended, Request};
+use crate::engine::{self, Attach, Ended, Request};
 use crate::plan::{Id, Name, Room, dry_run};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -109,7 +109,18 @@ fn request<'a>(context: &Context<'_>, rooms: &'a [&'a dyn Room], said: &'a ArgMa
     // The flag is the container room's: before it opens, everything runs in the foreground.
     let detached = said.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false);
     let dry = said.get_flag("dry-run");
-    Ok(Request { rooms, said, dirs: context.dirs.clone(), name, words, detached, starts: true, dry })
+    let attach = attach(said)?;
+    Ok(Request { rooms, attach, said, dirs: context.dirs.clone(), name, words, detached, starts: true, dry })
+}
+
+/// Whoever sits at the container may leave it by keys. With `--step` nobody else may take over: it reads the terminal.
+fn attach(said: &ArgMatches) -> Result<Option<Attach>> {
+    let Ok(keys) = said.try_get_one::<String>("detach-keys") else { return Ok(None) };
+    let wanted = Attach { owns: true, ..super::start::wanted(said)? };
+    if keys.is_some() && said.get_flag("step") {
+        bail!("--detach-keys: with --step nobody else watches over the container, so it cannot be left");
+    }
+    Ok((said.get_flag("interactive") && said.get_flag("tty") && !said.get_flag("step")).then_some(wanted))
 }
 
 pub(super) fn telling(said: &ArgMatches) -> Telling {

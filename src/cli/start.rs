@@ -6,7 +6,7 @@ use super::{Command, Context, containers, each, flag, string, strings};
 use crate::container::{Event, Missing, Record, find, list, seconds, tell};
 use crate::engine::{self, Attach, Timeout};
 use crate::plan::{Restart, dry_run};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches};
 
 pub const START: Command = Command {
@@ -37,14 +37,17 @@ pub const ATTACH: Command = Command {
     act: |context, said| {
         let id = find(&context.dirs, string(said, "container").unwrap_or_default())?;
         let wanted = Attach { input: !said.get_flag("no-stdin"), ..wanted(said)? };
-        Ok(engine::attach(&context.dirs, &id, &wanted)?.unwrap_or(0))
+        engine::attach(&context.dirs, &id, &wanted)?.context(LEFT)
     },
 };
+
+/// Docker's words when the caller leaves an `attach` or an `exec`, whose exit status he will not learn: it is 1.
+pub(super) const LEFT: &str = "read escape sequence";
 
 /// `--detach-keys`, `--sig-proxy`.
 fn attach_flags() -> [Arg; 2] {
     [
-        Arg::new("detach-keys").long("detach-keys").value_name("KEYS").help("Keys that leave it alone (ctrl-p,ctrl-q)"),
+        detach_keys_flag(),
         Arg::new("sig-proxy")
             .long("sig-proxy")
             .value_name("BOOL")
@@ -57,8 +60,13 @@ fn attach_flags() -> [Arg; 2] {
     ]
 }
 
-fn wanted(said: &ArgMatches) -> Result<Attach> {
-    let mut wanted = Attach { signals: said.get_one("sig-proxy").copied().unwrap_or(true), ..Attach::default() };
+pub(super) fn detach_keys_flag() -> Arg {
+    Arg::new("detach-keys").long("detach-keys").value_name("KEYS").help("Keys that leave it alone (ctrl-p,ctrl-q)")
+}
+
+pub(super) fn wanted(said: &ArgMatches) -> Result<Attach> {
+    let signals = said.try_get_one("sig-proxy").ok().flatten().copied().unwrap_or(true);
+    let mut wanted = Attach { signals, ..Attach::default() };
     if let Some(keys) = string(said, "detach-keys") {
         wanted.detach_keys = engine::detach_keys(keys)?;
     }

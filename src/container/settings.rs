@@ -20,13 +20,14 @@ impl Room for Container {
         };
         let list = |arg: Arg| arg.action(ArgAction::Append);
         let command = match command.get_name() {
-            "run" => command.arg(
+            "run" => command.args([
                 Arg::new("detach")
                     .short('d')
                     .long("detach")
                     .action(ArgAction::SetTrue)
                     .help("Return at once; print the id"),
-            ),
+                value("detach-keys", "KEYS", "Keys that leave it alone, at a terminal (ctrl-p,ctrl-q)"),
+            ]),
             _ => command,
         };
         command.args(health::flags()).args([

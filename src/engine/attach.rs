@@ -1,10 +1,12 @@
 //! Beside a container that runs: what it writes comes to the caller's terminal, what he types goes in. The monitor
 //! listens on a socket in the container's run-time folder; a message is one byte of meaning and its bytes.
 
-use super::terminal::RawMode;
-use super::{as_root, kill, recover, stdio};
+use super::keys::{DETACH, Keys};
+use super::terminal::{self, RawMode};
+use super::wait::{ORDERS, PATIENCE};
+use super::{Ended, as_root, kill, recover, stdio};
 use crate::container::{Event, Record, Status, read_config, status, tell};
-use crate::plan::{Dirs, Id};
+use crate::plan::{Dirs, Failpoint, Id, Spec};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -13,6 +15,7 @@ use nix::sys::socket::socketpair;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv, send, socket,
 };
+use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -21,18 +24,19 @@ use std::path::Path;
 pub(super) const INPUT: u8 = 0;
 pub(super) const STDOUT: u8 = 1;
 pub(super) const STDERR: u8 = 2;
-/// The exit status, as a shell counts it.
+/// The exit status, as a shell counts it, and what else there is to say about the end.
 pub(super) const ENDED: u8 = 3;
 /// Rows and columns, two bytes each.
 pub(super) const WINDOW: u8 = 4;
 /// No more input.
 pub(super) const CLOSED: u8 = 5;
+/// The caller goes, and the container is to live on.
+pub(super) const LEAVES: u8 = 6;
+/// The caller's terminal is gone: its window was closed, its line was cut.
+pub(super) const HUNG_UP: u8 = 7;
 
 /// The longest message, with its first byte.
 pub(super) const LONGEST: usize = 16 << 10;
-
-/// Docker's: ^P ^Q.
-const DETACH: [u8; 2] = [16, 17];
 
 /// What the caller wants.
 #[derive(Clone, Debug)]
@@ -43,18 +47,31 @@ pub struct Attach {
     pub signals: bool,
     /// The keys that end it, and leave the container alone; empty: none.
     pub detach_keys: Vec<u8>,
+    /// He has started it and sits at it (`run -ti`): unless he detaches, it ends with him.
+    pub owns: bool,
 }
 
 impl Default for Attach {
     fn default() -> Self {
-        Self { input: true, signals: true, detach_keys: DETACH.to_vec() }
+        Self { input: true, signals: true, detach_keys: DETACH.to_vec(), owns: false }
     }
 }
 
-/// Two ends of one wire, for a caller who is there before the container runs.
-pub(super) fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).context("cannot make a socket")
+/// The wire of a caller who is there before the container runs. The monitor closes his end, else it would never learn
+/// that he is gone.
+pub struct Caller {
+    pub(super) wire: OwnedFd,
+    pub(super) his: OwnedFd,
+    pub(super) owns: bool,
+}
+
+impl Caller {
+    pub(super) fn new(owns: bool) -> Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
+        let (wire, his) = pair.context("cannot make a socket")?;
+        Ok(Self { wire, his, owns })
+    }
 }
 
 /// The monitor's end, in the run-time folder. The folder is held by a descriptor, for a path may be longer than the
@@ -96,69 +113,82 @@ pub fn attach(dirs: &Dirs, id: &Id, attach: &Attach) -> Result<Option<u8>> {
     reached.map_err(|_| {
         anyhow::anyhow!("container {} runs in the foreground of another terminal, or its monitor is gone", id.short())
     })?;
-    tell(dirs, &[Event::of(&record.spec, "attach")]);
-    let ended = converse(&wire, dirs, id, &record, attach)?;
-    if ended.is_none() {
-        tell(dirs, &[Event::of(&record.spec, "detach")]);
-    }
-    Ok(ended)
+    let spec = &record.spec;
+    tell(dirs, &[Event::of(spec, "attach")]);
+    let ended = converse(&wire, spec, attach, None)?;
+    Ok(ended.map(|ended| ended.status))
 }
 
-/// Until the container ends, or the caller detaches.
-pub(super) fn converse(wire: &OwnedFd, dirs: &Dirs, id: &Id, record: &Record, attach: &Attach) -> Result<Option<u8>> {
+/// Until the container ends, or the caller detaches (`None`).
+pub(super) fn converse(
+    wire: &OwnedFd,
+    spec: &Spec,
+    wanted: &Attach,
+    failpoint: Option<&Failpoint>,
+) -> Result<Option<Ended>> {
     let signals = SignalFd::all().context("cannot read signals")?;
-    let terminal = record.spec.terminal();
-    let input = attach.input && record.life().interactive;
+    let terminal = spec.terminal();
+    let input = wanted.input && spec.life.as_ref().is_some_and(|life| life.interactive);
     let raw = (terminal && input).then(RawMode::enter).flatten();
     if terminal {
         tell_window(wire);
     }
-    let stdin = std::io::stdin();
-    let mut reading = input;
-    let mut keys = Keys { wanted: attach.detach_keys.clone(), seen: 0 };
+    Failpoint::strike(failpoint, "engine.wait");
+    let keys = raw.is_some().then(|| Keys::new(wanted.detach_keys.clone()));
+    let mut typist = Typist { reading: input, keys, owns: wanted.owns, unsent: VecDeque::new() };
+    let mut asked = 0;
     let result = loop {
-        let mut fds =
-            vec![PollFd::new(wire.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        if reading {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
-        if let Err(errno) = poll(&mut fds, PollTimeout::NONE)
-            && errno != Errno::EINTR
-        {
-            bail!("cannot wait for the container: {}", errno.desc());
-        }
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-        if ready[0] {
+        let [heard, typed] = wait(wire, &signals, &typist)?;
+        typist.send(wire);
+        if heard {
             match hear(wire)? {
                 Heard::Bytes => {}
-                Heard::Ended(status) => break Some(status),
-                Heard::Gone => bail!("the monitor of container {} is gone", id.short()),
+                Heard::Ended(ended) => break Some(ended),
+                Heard::Gone => bail!("the monitor of container {} is gone", spec.id.short()),
             }
         }
         while let Some(signal) = signals.read() {
+            asked += u32::from(ORDERS.contains(&signal));
             match signal {
                 libc::SIGWINCH if terminal => tell_window(wire),
                 libc::SIGWINCH | libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG => {}
                 libc::SIGCONT => raw.iter().for_each(RawMode::again),
-                signal if attach.signals => drop(kill(dirs, id, signal)),
+                _ if wanted.owns && asked >= PATIENCE => drop(kill(&spec.dirs, &spec.id, libc::SIGKILL)),
+                signal if wanted.signals => drop(kill(&spec.dirs, &spec.id, signal)),
                 _ => return Ok(None),
             }
         }
-        if ready.get(2) == Some(&true) {
-            match type_in(wire, &mut keys, raw.is_some())? {
-                Typed::On => {}
-                Typed::End => reading = false,
-                Typed::Detach => break None,
-            }
+        if typed && typist.read() {
+            typist.leave(wire);
+            tell(&spec.dirs, &[Event::of(spec, "detach")]);
+            break None;
         }
     };
     drop(raw);
     Ok(result)
 }
 
+/// Waits for something to happen: whether there is something to hear, and something to read.
+fn wait(wire: &OwnedFd, signals: &SignalFd, typist: &Typist) -> Result<[bool; 2]> {
+    let stuck = !typist.unsent.is_empty();
+    let wanted = if stuck { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+    let mut fds = vec![PollFd::new(wire.as_fd(), wanted), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let stdin = std::io::stdin();
+    if typist.reading && !stuck {
+        fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+    }
+    if let Err(errno) = poll(&mut fds, PollTimeout::NONE)
+        && errno != Errno::EINTR
+    {
+        bail!("cannot wait for the container: {}", errno.desc());
+    }
+    let heard = fds[0].revents().is_some_and(|events| events.intersects(!PollFlags::POLLOUT));
+    Ok([heard, fds.get(2).is_some_and(|fd| fd.any().unwrap_or(false))])
+}
+
 enum Heard {
     Bytes,
-    Ended(u8),
+    Ended(Ended),
     Gone,
 }
 
@@ -176,99 +206,78 @@ fn hear(wire: &OwnedFd) -> Result<Heard> {
             out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to stdout")?;
         }
         STDERR => std::io::stderr().write_all(bytes).context("cannot write to stderr")?,
-        ENDED => return Ok(Heard::Ended(bytes.first().copied().unwrap_or(0))),
+        ENDED => {
+            let (status, words) = bytes.split_first().unwrap_or((&0, &[]));
+            let words = String::from_utf8_lossy(words).into_owned();
+            return Ok(Heard::Ended(Ended {
+                status: *status,
+                obituary: Some(words).filter(|words| !words.is_empty()),
+            }));
+        }
         _ => {}
     }
     Ok(Heard::Bytes)
 }
 
-enum Typed {
-    On,
-    End,
-    Detach,
+/// What the caller types, on its way to the monitor. It never waits for the monitor, which may be waiting for the
+/// caller to take what the command writes.
+struct Typist {
+    reading: bool,
+    /// Looked for if his terminal sends every key by itself.
+    keys: Option<Keys>,
+    owns: bool,
+    unsent: VecDeque<Vec<u8>>,
 }
 
-fn type_in(wire: &OwnedFd, keys: &mut Keys, terminal: bool) -> Result<Typed> {
-    let mut buffer = [0u8; LONGEST - 2];
-    let size = match nix::unistd::read(std::io::stdin(), &mut buffer) {
-        Err(Errno::EINTR | Errno::EAGAIN) => return Ok(Typed::On),
-        Ok(0) | Err(_) => {
-            let _ = send(wire.as_raw_fd(), &[CLOSED], MsgFlags::MSG_NOSIGNAL);
-            return Ok(Typed::End);
+impl Typist {
+    /// Takes what is there; true: he wants to leave.
+    fn read(&mut self) -> bool {
+        let mut buffer = [0u8; LONGEST / 2];
+        let size = match nix::unistd::read(std::io::stdin(), &mut buffer) {
+            Err(Errno::EINTR | Errno::EAGAIN) => return false,
+            Ok(0) | Err(_) => {
+                self.reading = false;
+                let hung_up = self.owns && self.keys.is_some() && terminal::hung_up();
+                self.unsent.push_back(vec![if hung_up { HUNG_UP } else { CLOSED }]);
+                return false;
+            }
+            Ok(size) => size,
+        };
+        let mut message = vec![INPUT];
+        let leaves = match &mut self.keys {
+            Some(keys) => keys.take(&buffer[..size], &mut message),
+            None => {
+                message.extend_from_slice(&buffer[..size]);
+                false
+            }
+        };
+        if message.len() > 1 {
+            self.unsent.push_back(message);
         }
-        Ok(size) => size,
-    };
-    let mut message = vec![INPUT];
-    let detached = if terminal { keys.take(&buffer[..size], &mut message) } else { false };
-    if !terminal {
-        message.extend_from_slice(&buffer[..size]);
+        leaves
     }
-    if message.len() > 1 {
-        let _ = send(wire.as_raw_fd(), &message, MsgFlags::MSG_NOSIGNAL);
+
+    /// As much as the monitor takes.
+    fn send(&mut self, wire: &OwnedFd) {
+        while let Some(message) = self.unsent.front() {
+            match send(wire.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR) => {}
+                _ => drop(self.unsent.pop_front()),
+            }
+        }
     }
-    Ok(if detached { Typed::Detach } else { Typed::On })
+
+    /// The last word: what was typed before it may be lost if the command does not read.
+    fn leave(&mut self, wire: &OwnedFd) {
+        self.send(wire);
+        let _ = send(wire.as_raw_fd(), &[LEAVES], MsgFlags::MSG_NOSIGNAL);
+    }
 }
 
 fn tell_window(wire: &OwnedFd) {
     if let Some((rows, columns)) = stdio::window() {
         let ([a, b], [c, d]) = (rows.to_be_bytes(), columns.to_be_bytes());
         let _ = send(wire.as_raw_fd(), &[WINDOW, a, b, c, d], MsgFlags::MSG_NOSIGNAL);
-    }
-}
-
-/// Looks for the detach keys in what is typed; a beginning of them is held back until it is clear.
-struct Keys {
-    wanted: Vec<u8>,
-    seen: usize,
-}
-
-impl Keys {
-    fn take(&mut self, typed: &[u8], out: &mut Vec<u8>) -> bool {
-        for byte in typed {
-            if self.wanted.get(self.seen) == Some(byte) {
-                self.seen += 1;
-                if self.seen == self.wanted.len() {
-                    return true;
-                }
-                continue;
-            }
-            out.extend_from_slice(&self.wanted[..self.seen]);
-            self.seen = usize::from(self.wanted.first() == Some(byte));
-            if self.seen == 0 {
-                out.push(*byte);
-            }
-        }
-        false
-    }
-}
-
-/// `ctrl-a,x` as bytes.
-pub fn detach_keys(text: &str) -> Result<Vec<u8>> {
-    let key = |word: &str| match (word.strip_prefix("ctrl-"), word.as_bytes()) {
-        (Some(letter), _) if letter.len() == 1 => match letter.as_bytes()[0] {
-            letter @ b'a'..=b'z' => Some(letter - b'a' + 1),
-            letter @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_') => Some(letter & 0x1f),
-            _ => None,
-        },
-        (None, [byte]) => Some(*byte),
-        _ => None,
-    };
-    let keys: Option<Vec<u8>> = text.split(',').map(key).collect();
-    keys.with_context(|| format!("--detach-keys: `{}` is not a list like ctrl-p,ctrl-q", text.escape_debug()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keys_are_found_wherever_they_are_cut() {
-        let mut keys = Keys { wanted: DETACH.to_vec(), seen: 0 };
-        let mut out = Vec::new();
-        assert!(!keys.take(&[b'a', 16], &mut out) && out == b"a");
-        assert!(!keys.take(b"b", &mut out) && out == [b'a', 16, b'b']);
-        assert!(!keys.take(&[16, 16], &mut out) && keys.take(&[17], &mut out));
-        assert_eq!(detach_keys("ctrl-a,x").unwrap(), [1, b'x']);
-        assert!(detach_keys("ctrl-").is_err() && detach_keys("").is_err() && detach_keys("ab").is_err());
     }
 }

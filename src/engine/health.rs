@@ -109,7 +109,7 @@ impl Pulse {
         let command = rooms.iter().fold(command, |command, room| room.exec_flags(command));
         let said = command.try_get_matches_from([""; 0])?;
         let (dirs, id) = (&self.dirs, self.id.clone());
-        let exec = Exec { rooms, said: &said, dirs, id, words, detached: false };
+        let exec = Exec { rooms, said: &said, dirs, id, words, detached: false, detach_keys: vec![] };
         let start = Timestamp::now();
         // One that does not run is not asked: paused, or just ended.
         let prepared = prepare_exec(&exec)?;

@@ -4,6 +4,7 @@
 //! It is handed the list of rooms and knows none of them by name.
 
 mod attach;
+mod attended;
 mod boot;
 mod change;
 mod copy;
@@ -11,6 +12,7 @@ mod create;
 mod exec;
 mod files;
 mod health;
+mod keys;
 mod monitor;
 mod operate;
 mod recover;
@@ -24,11 +26,12 @@ mod terminal;
 mod wait;
 mod watch;
 
-pub use attach::{Attach, attach, detach_keys};
+pub use attach::{Attach, attach};
 pub use change::{pause, rename, unpause, update};
 pub use copy::{Copier, Copying};
 pub use create::{create, until_named};
 pub use exec::{Exec, exec, prepare_exec};
+pub use keys::detach_keys;
 pub use monitor::detach;
 pub use operate::{alter, make_ready, operate, take_away};
 pub use recover::{make_folders, recover, recover_all, settle, take_over};
@@ -44,7 +47,9 @@ use crate::sys;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
 use std::cell::RefCell;
+use std::io::IsTerminal;
 use std::rc::Rc;
+use wait::Outcome;
 
 /// What a front asks for.
 pub struct Request<'a> {
@@ -57,6 +62,8 @@ pub struct Request<'a> {
     pub words: Vec<String>,
     /// A monitor stays with it, and the caller goes on (`-d`).
     pub detached: bool,
+    /// How the caller sits at it, if that is at a terminal which he may leave.
+    pub attach: Option<Attach>,
     /// It is started now; otherwise it is only made (`create`).
     pub starts: bool,
     /// Only the plan is wanted; nothing is made, nothing is needed.
@@ -79,7 +86,7 @@ pub struct Ended {
 
 /// From words to a plan. With `dry` it reads the machine and changes nothing.
 pub fn prepare(request: Request<'_>) -> Result<Prepared> {
-    let Request { rooms, said, dirs, name, words, detached, starts, dry } = request;
+    let Request { rooms, said, dirs, name, words, detached, starts, dry, .. } = request;
     if !dry {
         make_folders(&dirs)?;
         if let Some(id) = name.as_ref().and_then(|name| crate::container::find(&dirs, name.as_str()).ok()) {
@@ -130,12 +137,18 @@ pub fn run_detached(request: Request<'_>, watch: &mut dyn Watch, failpoint: Opti
     Ok(id)
 }
 
-/// Makes, runs and removes a container.
-pub fn run(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>) -> Result<Ended> {
+/// Makes, runs and removes a container; one that its caller has left (detach keys) has ended well, for him.
+pub fn run(mut request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>) -> Result<Ended> {
     let (rooms, said) = (request.rooms, request.said);
     as_root()?;
     if sys::closed_at_start(1) {
         bail!("stdout is closed: what the command writes would be lost (hint: > /dev/null)");
+    }
+    if let Some(wanted) =
+        request.attach.take().filter(|_| std::io::stdin().is_terminal() && std::io::stdout().is_terminal())
+    {
+        let ended = attended::run(request, &wanted, watch, failpoint)?;
+        return Ok(ended.unwrap_or(Ended { status: 0, obituary: None }));
     }
     let prepared = prepare(request)?;
     let spec = &prepared.spec;
@@ -194,7 +207,10 @@ fn attend(
     let spec = &prepared.spec;
     tell(&spec.dirs, &[Event::of(spec, "create"), Event::of(spec, "start")]);
     let pulse = health::Pulse::of(spec).map(|pulse| (pulse, rooms));
-    wait::until_the_end(launched, signals, relays, terminal, pulse, failpoint.as_ref())
+    match wait::until_the_end(launched, signals, relays, terminal, pulse, failpoint.as_ref())? {
+        Outcome::Ended(status) => Ok(status),
+        Outcome::Left(_) => bail!("its caller has left it, and nobody else is there"), // it had no keys to do that
+    }
 }
 
 /// The image and the command that the words mean. If no room gives containers a root of their own, all words are the

@@ -5,18 +5,19 @@
 //! `run -d` forks it before the launch and waits for one line from it; so it returns in the time of a start and leaves
 //! nothing of the caller's open.
 
+use super::attach::Caller;
 use super::recover::{bury, goes_with_its_engine, last_words, tell_end};
 use super::report::{Registrar, Told, name_taken, words};
 use super::start::{chosen, load};
 use super::stop::was_stopped;
 use super::{Prepared, watch::Attended};
 use crate::container::{Event, Lock, LogWriter, Record, Running, read_config, tell};
-use crate::plan::{Dirs, Failpoint, Id, Journal, LogConfig, Room, Step, Watch, When, undo_list};
+use crate::plan::{Dirs, Failpoint, Id, Journal, LogConfig, Room, Spec, Step, Watch, When, undo_list};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, Pid};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,27 +28,38 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
+/// A container that a monitor stays with.
+pub struct Detached {
+    pub spec: Spec,
+    /// The monitor: our child.
+    pub monitor: Pid,
+    /// The wire to it, of a caller who has one.
+    pub wire: Option<OwnedFd>,
+}
+
 /// Starts a container with a monitor, and returns when its command runs or could not be run.
 pub fn detach(
     rooms: &[&dyn Room],
     prepared: Prepared,
     lock: Option<Lock>,
-    wire: Option<OwnedFd>,
+    caller: Option<Caller>,
     watch: &mut dyn Watch,
     failpoint: Option<Failpoint>,
-) -> Result<()> {
+) -> Result<Detached> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     match sys::fork().context("cannot fork the monitor")? {
         ForkResult::Child => {
             drop(read);
-            become_monitor(rooms, prepared, lock, wire, File::from(write), watch, failpoint)
+            let caller = caller.map(|caller| (caller.wire, caller.owns));
+            become_monitor(rooms, prepared, lock, caller, File::from(write), watch, failpoint)
         }
         ForkResult::Parent { child } => {
             drop(write);
+            let wire = caller.map(|caller| caller.his);
             let mut line = String::new();
             let _ = BufReader::new(File::from(read)).read_line(&mut line);
             match serde_json::from_str::<Option<Told>>(&line) {
-                Ok(None) => Ok(()),
+                Ok(None) => Ok(Detached { spec: prepared.spec, monitor: child, wire }),
                 Ok(Some(told)) => {
                     let _ = nix::sys::wait::waitpid(child, None);
                     Err(told.into())
@@ -62,12 +74,12 @@ fn become_monitor(
     rooms: &[&dyn Room],
     prepared: Prepared,
     lock: Option<Lock>,
-    wire: Option<OwnedFd>,
+    caller: Option<(OwnedFd, bool)>,
     mut report: File,
     watch: &mut dyn Watch,
     failpoint: Option<Failpoint>,
 ) -> ! {
-    let begun = Monitor::begin(rooms, prepared, lock.is_some(), wire, watch, failpoint);
+    let begun = Monitor::begin(rooms, prepared, lock.is_some(), caller, watch, failpoint);
     drop(lock);
     let told = begun.as_ref().err().map(|error| {
         let (line, status) = words(error);
@@ -116,7 +128,7 @@ impl<'a> Monitor<'a> {
         rooms: &'a [&'a dyn Room],
         prepared: Prepared,
         locked: bool,
-        wire: Option<OwnedFd>,
+        caller: Option<(OwnedFd, bool)>,
         watch: &mut dyn Watch,
         failpoint: Option<Failpoint>,
     ) -> Result<(Self, Attended)> {
@@ -130,7 +142,7 @@ impl<'a> Monitor<'a> {
         let journal = Journal::begin(&spec.dirs, &spec.id, undo_list(&prepared.plan), goes_with_its_engine(spec))?;
         let log_config = spec.life.as_ref().map_or_else(LogConfig::default, |life| life.log.clone());
         let mut registrar = Registrar { watch, spec };
-        match Attended::launch(&prepared, wire, &mut registrar, failpoint.clone()) {
+        match Attended::launch(&prepared, caller, &mut registrar, failpoint.clone()) {
             Ok(attended) => {
                 let created = (!locked).then(|| Event::of(spec, "create"));
                 tell(&spec.dirs, &created.into_iter().chain([Event::of(spec, "start")]).collect::<Vec<_>>());
@@ -160,7 +172,9 @@ impl<'a> Monitor<'a> {
         loop {
             if let Some(attended) = attended.take() {
                 let begun = Instant::now();
-                ended = attended.until_the_end(self.rooms, &self.signals, &mut self.log).map(|status| status as u8);
+                let last = || obituary(self.rooms, &record(&self.dirs, &self.id)?);
+                ended =
+                    attended.until_the_end(self.rooms, &self.signals, &mut self.log, last).map(|status| status as u8);
                 if begun.elapsed() >= LONG_LIFE {
                     pause = FIRST_PAUSE;
                 }
@@ -183,8 +197,8 @@ impl<'a> Monitor<'a> {
         if let Ok(status) = ended {
             let _ = Running::ended(&self.dirs, &self.id, i32::from(*status));
         }
-        let record = self.record();
-        let oom_killed = record.as_ref().is_some_and(|record| self.obituary(record).is_some());
+        let record = record(&self.dirs, &self.id);
+        let oom_killed = record.as_ref().is_some_and(|record| obituary(self.rooms, record).is_some());
         let moments = if self.journal.all() { When::ALL } else { &[When::End] };
         let again = !self.journal.all() && self.write_down(ended, oom_killed).unwrap_or(false);
         let failpoint = self.failpoint.clone();
@@ -208,16 +222,6 @@ impl<'a> Monitor<'a> {
             record.rest.begun = again;
         })?;
         Ok(again)
-    }
-
-    fn record(&self) -> Option<Record> {
-        let mut record = Record::read(&self.dirs, &self.id).ok()?;
-        read_config(&mut record).ok()?;
-        Some(record)
-    }
-
-    fn obituary(&self, record: &Record) -> Option<String> {
-        chosen(self.rooms, &record.life().rooms).iter().find_map(|room| room.obituary(&record.spec))
     }
 
     /// Waits before the next start; whether it is still wanted. SIGTERM (from `stop`) ends the wait.
@@ -252,4 +256,14 @@ impl<'a> Monitor<'a> {
         drop(lock);
         attended
     }
+}
+
+fn record(dirs: &Dirs, id: &Id) -> Option<Record> {
+    let mut record = Record::read(dirs, id).ok()?;
+    read_config(&mut record).ok()?;
+    Some(record)
+}
+
+fn obituary(rooms: &[&dyn Room], record: &Record) -> Option<String> {
+    chosen(rooms, &record.life().rooms).iter().find_map(|room| room.obituary(&record.spec))
 }

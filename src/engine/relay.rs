@@ -1,6 +1,7 @@
 //! Bytes from one descriptor to another, without ever blocking the engine: it reads only what it has room for, and
 //! writes only when the other side takes it.
 
+use super::keys::Keys;
 use crate::container::{LogWriter, Stream};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -45,6 +46,10 @@ pub struct Relay {
     pub lost: Option<Errno>,
     /// Where a copy of it is kept.
     log: Option<(SharedLog, Stream)>,
+    /// What the caller types to leave.
+    pub keys: Option<Keys>,
+    /// He has.
+    pub left: bool,
 }
 
 /// One log for both streams.
@@ -52,7 +57,8 @@ pub type SharedLog = Rc<RefCell<LogWriter>>;
 
 impl Relay {
     pub fn new(stream: &'static str, from: OwnedFd, to: Sink) -> Self {
-        Self { stream, from: Some(from), to: Some(to), pending: Vec::new(), lost: None, log: None }
+        let (from, to) = (Some(from), Some(to));
+        Self { stream, from, to, pending: Vec::new(), lost: None, log: None, keys: None, left: false }
     }
 
     /// Keeps a copy of what the command writes; what it reads is nobody's business.
@@ -94,7 +100,14 @@ impl Relay {
                 self.finish();
             }
             Ok(size) => {
-                self.pending.extend_from_slice(&buffer[..size]);
+                match &mut self.keys {
+                    Some(keys) => self.left = keys.take(&buffer[..size], &mut self.pending),
+                    None => self.pending.extend_from_slice(&buffer[..size]),
+                }
+                if self.left && !self.pending.is_empty() {
+                    // What was typed before the keys, as far as the command takes it now.
+                    self.write();
+                }
                 if let Some((log, stream)) = &self.log {
                     log.borrow_mut().write(*stream, &buffer[..size]);
                 }

@@ -1,6 +1,7 @@
 //! Starts a container that is at rest: its record and its OCI document become a spec again, and the rooms draw the plan.
 
-use super::attach::{self, Attach};
+use super::attach::{self, Attach, Caller};
+use super::attended;
 use super::stop::settled;
 use super::{Prepared, as_root, create, detach};
 use crate::container::{Lock, Record, Status, read_config, status};
@@ -35,7 +36,7 @@ pub fn start(
     failpoint: Option<Failpoint>,
 ) -> Result<()> {
     let Some(lock) = ready(dirs, id)? else { return Ok(()) };
-    detach(rooms, load(rooms, afresh(dirs, id)?)?, Some(lock), None, watch, failpoint)
+    detach(rooms, load(rooms, afresh(dirs, id)?)?, Some(lock), None, watch, failpoint).map(drop)
 }
 
 /// The same, attached from its first byte on: its exit status, or `None` if the caller detached.
@@ -49,16 +50,10 @@ pub fn start_attached(
 ) -> Result<Option<u8>> {
     let Some(lock) = ready(dirs, id)? else { return attach::attach(dirs, id, wanted) };
     let prepared = load(rooms, afresh(dirs, id)?)?;
-    let (ours, theirs) = attach::pair()?;
-    detach(rooms, prepared, Some(lock), Some(theirs), watch, failpoint)?;
-    let mut record = Record::read(dirs, id)?;
-    read_config(&mut record)?;
-    let ended = attach::converse(&ours, dirs, id, &record, wanted)?;
-    if ended.is_some() {
-        // Whoever looks next finds it at rest, or removed.
-        let _ = settled(dirs, id);
-    }
-    Ok(ended)
+    let caller = Caller::new(wanted.owns)?;
+    let started = detach(rooms, prepared, Some(lock), Some(caller), watch, failpoint)?;
+    let ended = attended::stay(&started, wanted, None)?;
+    Ok(ended.map(|ended| ended.status))
 }
 
 /// The lock of a container that can be started; `None`: it runs.

@@ -41,7 +41,7 @@ pub fn arrange(said: &ArgMatches, terminal: bool, log: Option<SharedLog>) -> Res
         if interactive && !std::io::stdin().is_terminal() {
             log::warn!("the input device is not a terminal: -t gives the command one, fed from stdin");
         }
-        return Ok(Streams { stage, relays, terminal: Some(Terminal { interactive, log }) });
+        return Ok(Streams { stage, relays, terminal: Some(Terminal { interactive, log, keys: None }) });
     }
     if interactive {
         stage.stdio[0] = input(&mut relays)?;

@@ -1,6 +1,7 @@
 //! Both ends of `-ti`: the caller's terminal, raw while the container runs and put back on every way out, and the
 //! container's, which has the caller's size and is told when its keyboard is gone (`man 3 termios`).
 
+use super::keys::Keys;
 use super::relay::SharedLog;
 use super::stdio;
 use crate::sys;
@@ -18,6 +19,8 @@ pub struct Terminal {
     pub interactive: bool,
     /// Where a copy of what it shows is kept.
     pub log: Option<SharedLog>,
+    /// What the caller types to leave it alone, if he may.
+    pub keys: Option<Keys>,
 }
 
 /// The end of the input, for a terminal: a file ends, a keyboard does not. What reads is told with ^D as often as it
@@ -111,6 +114,17 @@ pub fn hang_up(master: &OwnedFd) {
         && foreground.as_raw() > 1
     {
         let _ = nix::sys::signal::killpg(foreground, nix::sys::signal::Signal::SIGHUP);
+    }
+}
+
+/// How the caller's terminal is now, for whoever may have to put it back after another process; `None`: it is none.
+pub fn modes() -> Option<Termios> {
+    tcgetattr(std::io::stdin()).ok()
+}
+
+pub fn put_back(before: Option<Termios>) {
+    if let Some(before) = before {
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &before);
     }
 }
 

@@ -13,12 +13,21 @@ use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
 
 /// So many SIGINT or SIGTERM in a row mean it: PID 1 ignores what it has no handler for.
-const PATIENCE: u32 = 3;
+pub(super) const PATIENCE: u32 = 3;
+pub(super) const ORDERS: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
 
 /// What ends a program by default and is sent to say so.
 const ENDS_US: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
-/// Waits for the end of the container: its exit status.
+/// How it came to an end for the caller.
+pub enum Outcome {
+    /// The exit status.
+    Ended(u8),
+    /// He has pressed the detach keys; it runs.
+    Left(Launched),
+}
+
+/// Waits for the end of the container, or for the caller to leave it.
 pub fn until_the_end(
     mut launched: Launched,
     signals: SignalFd,
@@ -26,7 +35,7 @@ pub fn until_the_end(
     served: Option<Terminal>,
     mut pulse: Option<(Pulse, &[&dyn Room])>,
     failpoint: Option<&Failpoint>,
-) -> Result<u8> {
+) -> Result<Outcome> {
     let (mut raw, mut farewell) = (None, None);
     // A child that something killed before it made its terminal has handed none up.
     if let (Some(served), Some(master)) = (served, &launched.handed_up) {
@@ -38,7 +47,9 @@ pub fn until_the_end(
         if served.interactive {
             raw = RawMode::enter();
             let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
-            relays.push(Relay::new("stdin", stdin, Sink::ours(master.try_clone()?)?));
+            let mut input = Relay::new("stdin", stdin, Sink::ours(master.try_clone()?)?);
+            input.keys = served.keys.filter(|_| raw.is_some());
+            relays.push(input);
             farewell = Some(Farewell::new(master)?);
         }
     }
@@ -61,8 +72,12 @@ pub fn until_the_end(
         for number in events.relays {
             relays[number].turn();
         }
+        if relays.iter().any(|relay| relay.left) {
+            drop(raw);
+            return Ok(Outcome::Left(launched));
+        }
         while let Some(signal) = signals.read() {
-            asked += u32::from(signal == libc::SIGINT || signal == libc::SIGTERM);
+            asked += u32::from(ORDERS.contains(&signal));
             pass_on(signal, &launched, raw.as_ref(), asked);
         }
         if events.ended {
@@ -75,7 +90,7 @@ pub fn until_the_end(
     if let Some((stream, errno)) = relays.iter().find_map(|relay| Some((relay.stream, relay.lost?))) {
         bail!("{stream}: what the command wrote is lost: {}", errno.desc());
     }
-    Ok(status as u8)
+    Ok(Outcome::Ended(status as u8))
 }
 
 /// What has happened.

@@ -1,8 +1,9 @@
 //! What a monitor does while the command runs: its output goes to the log and to whoever is attached, until its end.
 
 use super::Prepared;
-use super::attach::{self, CLOSED, ENDED, INPUT, LONGEST, STDERR, STDOUT, WINDOW};
+use super::attach::{self, CLOSED, ENDED, HUNG_UP, INPUT, LEAVES, LONGEST, STDERR, STDOUT, WINDOW};
 use super::health::Pulse;
+use super::terminal;
 use crate::container::{LogWriter, Stream};
 use crate::plan::{Failpoint, Launched, Options, Room, Stage, Watch, launch};
 use crate::sys::{self, SignalFd};
@@ -37,6 +38,9 @@ struct Client {
     /// What he has not taken yet; while there is any, the command waits, as it would at a terminal.
     pending: VecDeque<Vec<u8>>,
     gone: bool,
+    deaf: bool,
+    /// The container ends with him (`run -ti`).
+    owns: bool,
 }
 
 /// After so many milliseconds without a word it gives its memory back.
@@ -46,10 +50,10 @@ const QUIET: u16 = 2000;
 const MOST_TYPED: usize = 64 << 10;
 
 impl Attended {
-    /// Launches; `first` is the wire of a caller who wants to see it from the first byte on.
+    /// Launches; `first` is the wire of a caller, and whether he owns it, who wants to see it from the first byte on.
     pub fn launch(
         prepared: &Prepared,
-        first: Option<OwnedFd>,
+        first: Option<(OwnedFd, bool)>,
         watch: &mut dyn Watch,
         failpoint: Option<Failpoint>,
     ) -> Result<Self> {
@@ -75,14 +79,19 @@ impl Attended {
         }
         let listener = attach::listen_in(&spec.dirs.running(&spec.id));
         let listener = listener.inspect_err(|error| log::warn!("nobody can attach: {error:#}")).ok();
-        let client = |wire| Client { wire, pending: VecDeque::new(), gone: false };
-        let clients = first.into_iter().map(client).collect();
+        let clients = first.into_iter().map(|(wire, owns)| Client::new(wire, owns)).collect();
         let pulse = Pulse::of(spec);
         Ok(Self { launched, stdin, typed: vec![], closing: false, outputs, listener, clients, pulse, warm: false })
     }
 
-    /// Waits for the end: the exit status, as a shell counts it.
-    pub fn until_the_end(mut self, rooms: &[&dyn Room], signals: &SignalFd, log: &mut LogWriter) -> Result<i32> {
+    /// Waits for the end: the exit status, as a shell counts it. `obituary`: what else there is to say about it.
+    pub fn until_the_end(
+        mut self,
+        rooms: &[&dyn Room],
+        signals: &SignalFd,
+        log: &mut LogWriter,
+        obituary: impl Fn() -> Option<String>,
+    ) -> Result<i32> {
         while !self.turn(signals, log)? {
             self.pulse.iter_mut().for_each(|pulse| pulse.turn(rooms));
         }
@@ -92,8 +101,9 @@ impl Attended {
             while ready(&fd) && self.read(&fd, stream, log) {}
         }
         log.finish();
+        let words = if self.clients.is_empty() { None } else { obituary() }.unwrap_or_default();
         for client in &mut self.clients {
-            client.say(&[ENDED, status as u8]);
+            client.say(&[&[ENDED, status as u8], words.as_bytes()].concat());
             client.finish();
         }
         Ok(status)
@@ -135,9 +145,13 @@ impl Attended {
             }
         }
         self.pass_on();
+        if self.clients.iter().any(|client| client.gone && client.owns) {
+            // Whoever sat at it was killed: nothing of it may live on without him.
+            let _ = sys::pidfd_send_signal(&self.launched.pidfd, libc::SIGKILL);
+        }
         self.clients.retain(|client| !client.gone);
         if let Some(wire) = self.listener.as_ref().filter(|_| called).and_then(attach::accept) {
-            self.clients.push(Client { wire, pending: VecDeque::new(), gone: false });
+            self.clients.push(Client::new(wire, false));
         }
         Ok(ready[0])
     }
@@ -184,6 +198,8 @@ impl Attended {
         match (message[0], &message[1..size]) {
             (INPUT, bytes) => self.typed.extend_from_slice(bytes),
             (CLOSED, _) => self.closing = self.launched.handed_up.is_none(),
+            (LEAVES, _) => client.owns = false,
+            (HUNG_UP, _) if client.owns => self.hang_up(),
             (WINDOW, [a, b, c, d]) => {
                 let size = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
                 self.launched.handed_up.iter().for_each(|master| {
@@ -192,6 +208,13 @@ impl Attended {
             }
             _ => {}
         }
+    }
+
+    /// The caller's window is closed, so the container's is too.
+    fn hang_up(&mut self) {
+        self.launched.handed_up.iter().for_each(terminal::hang_up);
+        (self.launched.handed_up, self.stdin) = (None, None);
+        self.outputs.clear();
     }
 
     /// What was typed, as far as the command takes it.
@@ -213,6 +236,10 @@ impl Attended {
 }
 
 impl Client {
+    fn new(wire: OwnedFd, owns: bool) -> Self {
+        Self { wire, pending: VecDeque::new(), gone: false, deaf: false, owns }
+    }
+
     /// `hears`: there is room for what he types.
     fn interest(&self, hears: bool) -> PollFlags {
         let input = if hears { PollFlags::POLLIN } else { PollFlags::empty() };
@@ -220,6 +247,9 @@ impl Client {
     }
 
     fn say(&mut self, message: &[u8]) {
+        if self.deaf {
+            return;
+        }
         self.pending.push_back(message.to_vec());
         self.finish_what_is_pending();
     }
@@ -231,7 +261,8 @@ impl Client {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
                 Err(_) => {
-                    self.gone = true;
+                    // He hears no more; what he said last is still to be read.
+                    self.deaf = true;
                     self.pending.clear();
                 }
             }

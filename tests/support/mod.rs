@@ -25,6 +25,7 @@ pub mod kernel;
 pub mod lab;
 pub mod life;
 mod programs;
+pub mod terminal;
 pub mod tree;
 
 pub use engine::{Done, Engine, Running};
