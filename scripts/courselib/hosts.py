@@ -8,6 +8,7 @@ looks at what bears the id of a container of this page.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -46,9 +47,7 @@ UNSHARE = [
 
 def enter(job):
     """Does `job` in there (`scripts/chapters inside`): its exit status, and the text that it gives back."""
-    made = [folder for folder in STATE if not os.path.isdir(folder)]
-    for folder in made:
-        os.makedirs(folder, 0o711)
+    places = [Place(folder) for folder in STATE]
     # A file without a place: in there, every place is read-only.
     back = os.memfd_create("back")
     try:
@@ -61,11 +60,40 @@ def enter(job):
             return status, file.read().decode()
     finally:
         os.close(back)
-        for folder in made:
+        for place in places:
+            place.leave()
+
+
+class Place:
+    """A folder to mount something over. Who had to make it removes it, unless another page uses it by then.
+
+    The kernel lets a folder be removed that is a mount point in another namespace, and takes the mount away there
+    (rmdir(2), since Linux 3.18): so a page that removed what it had made would take the state of another one along.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.made = folder, False
+        while True:
+            if not os.path.isdir(folder):
+                os.makedirs(folder, 0o711, exist_ok=True)
+                self.made = True
             try:
-                os.rmdir(folder)
-            except OSError:
-                pass  # somebody else uses it by now
+                self.held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(self.held, fcntl.LOCK_SH)
+            if os.path.exists(folder) and os.path.samestat(os.stat(folder), os.fstat(self.held)):
+                return
+            os.close(self.held)
+
+    def leave(self):
+        try:
+            if self.made:
+                fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.rmdir(self.folder)
+        except OSError:
+            pass  # somebody else uses it by now
+        os.close(self.held)
 
 
 def give_back(job, text):

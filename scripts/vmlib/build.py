@@ -17,6 +17,11 @@ import sys
 from . import host
 
 
+# Half of the bytes of a test binary are line numbers that nobody reads there; and an emulated processor needs the
+# compiler's help more than a real one.
+PROFILE = {"CARGO_PROFILE_DEV_DEBUG": "0", "CARGO_PROFILE_DEV_OPT_LEVEL": "1"}
+
+
 @dataclasses.dataclass
 class Tests:
     """A compiled suite: test binaries by name, and the programs that they drive."""
@@ -45,8 +50,7 @@ def tests(only=""):
     """Compiles the suite and every program that it may drive; with `only`, those files of tests/ alone, if it names some."""
     names = sorted(path.stem for path in (host.REPO / "tests").glob("*.rs") if only and wanted(path.stem, only))
     words = [word for name in names for word in ("--test", name)] + ["--examples"] * ("chapters" in names)
-    # Half of the bytes of a test binary are line numbers that nobody reads there.
-    messages = cargo("compiling the tests", "test", "--no-run", *words, CARGO_PROFILE_DEV_DEBUG="0")
+    messages = cargo("compiling the tests", "test", "--no-run", *words, **PROFILE)
     made = [message for message in messages if message.get("executable")]
     found = Tests(binaries={}, programs=[], engine=None)
     for message in made:
@@ -58,7 +62,7 @@ def tests(only=""):
             if target["name"] == "mydocker":
                 found.engine = path
     if not found.engine:
-        messages = cargo("building mydocker", "build", "--bin", "mydocker", CARGO_PROFILE_DEV_DEBUG="0")
+        messages = cargo("building mydocker", "build", "--bin", "mydocker", **PROFILE)
         found.engine = next(pathlib.Path(message["executable"]) for message in messages if message.get("executable"))
         found.programs.append(found.engine)
     return found

@@ -9,6 +9,7 @@
 //!
 //! Try it without us: `cat /proc/self/cgroup; ls /sys/fs/cgroup`
 
+mod doctor;
 mod flags;
 mod freeze;
 mod layout;
@@ -28,7 +29,7 @@ pub use freeze::Freezer;
 pub use pause::freezer;
 pub use stats::Stats;
 
-use crate::plan::{Op, Phase, Plan, Room, Spec, Target};
+use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, Target};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 use layout::{Layout, Tree, Version};
@@ -49,6 +50,10 @@ impl Room for Cgroup {
 
     fn flags(&self, command: clap::Command) -> clap::Command {
         flags::add(command)
+    }
+
+    fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
+        doctor::facts(Layout::here())
     }
 
     fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {

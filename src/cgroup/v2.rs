@@ -15,7 +15,7 @@ use oci_spec::runtime::LinuxResources;
 use std::path::Path;
 
 /// What a container gets if it can be had: without a limit they still count, for statistics.
-const WANTED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+pub const WANTED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
 
 /// The values for one controller.
 pub fn limits(controller: &'static str, resources: &LinuxResources, offers: Offers) -> Result<Vec<Limit>> {

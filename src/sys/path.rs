@@ -5,7 +5,7 @@ use super::check;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -86,7 +86,10 @@ pub fn open_tmpfile_and_link(
     mode: Mode,
     fill: impl FnOnce(&File) -> Result<(), Errno>,
 ) -> Result<File, Errno> {
-    let file = File::from(openat2(&dir, c".", OFlag::O_TMPFILE | OFlag::O_RDWR, mode, 0)?);
+    let file = match openat2(&dir, c".", OFlag::O_TMPFILE | OFlag::O_RDWR, mode, 0) {
+        Err(Errno::EOPNOTSUPP) => return open_hidden_and_link(dir, name, mode, fill),
+        other => File::from(other?),
+    };
     fill(&file)?;
     let path = FdPath::new(&file);
     let flags = nix::fcntl::AtFlags::AT_SYMLINK_FOLLOW;
@@ -94,10 +97,47 @@ pub fn open_tmpfile_and_link(
     Ok(file)
 }
 
+/// The same on a file system without nameless files (overlay before Linux 6.3): until it is whole the file is called
+/// `.NAME`, which nobody reads; a kill in between leaves that.
+fn open_hidden_and_link(
+    dir: impl AsFd,
+    name: &CStr,
+    mode: Mode,
+    fill: impl FnOnce(&File) -> Result<(), Errno>,
+) -> Result<File, Errno> {
+    let hidden = CString::new([b".", name.to_bytes()].concat()).map_err(|_| Errno::EINVAL)?;
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR;
+    let file = File::from(openat2(&dir, &hidden, flags, mode, RESOLVE_NO_SYMLINKS)?);
+    let linked = fill(&file)
+        .and_then(|()| nix::unistd::linkat(&dir, hidden.as_c_str(), &dir, name, nix::fcntl::AtFlags::empty()));
+    nix::unistd::unlinkat(&dir, hidden.as_c_str(), nix::unistd::UnlinkatFlags::NoRemoveDir)?;
+    linked.map(|()| file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::fd::BorrowedFd;
+
+    #[test]
+    fn a_file_has_its_name_only_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = File::open(folder.path()).unwrap();
+        let mode = Mode::from_bits_truncate(0o600);
+        let names = || std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        type Make = fn(&File, &CStr, Mode, &dyn Fn(&File) -> Result<(), Errno>) -> Result<File, Errno>;
+        let both: [Make; 2] = [
+            |dir, name, mode, fill| open_tmpfile_and_link(dir, name, mode, fill),
+            |dir, name, mode, fill| open_hidden_and_link(dir, name, mode, fill),
+        ];
+        for (make, name) in both.into_iter().zip([c"one", c"two"]) {
+            assert_eq!(make(&dir, name, mode, &|_| Err(Errno::ENOSPC)).unwrap_err(), Errno::ENOSPC);
+            assert!(names().all(|left| left == "one"), "{:?}", names().collect::<Vec<_>>());
+            make(&dir, name, mode, &|_| Ok(())).unwrap();
+            assert_eq!(make(&dir, name, mode, &|_| Ok(())).unwrap_err(), Errno::EEXIST);
+        }
+        assert_eq!(names().count(), 2);
+    }
 
     #[test]
     fn fd_paths_have_all_their_digits() {

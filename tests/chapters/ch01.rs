@@ -155,7 +155,7 @@ fn descriptors(subject: &Subject) -> Finding {
     // The command may still be opening its libraries.
     let end = Instant::now() + crate::support::slow(Duration::from_secs(1));
     while open() != standard && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(1));
+        crate::support::nap(Duration::from_millis(1));
     }
     same("/proc/PID/fd", open(), standard)
 }

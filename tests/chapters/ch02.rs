@@ -96,7 +96,7 @@ fn from_the_start(subject: &Subject) -> Finding {
     wait_for_cat(&running)?;
     wait_until(&running, "the process in the background", || !kernel::children(pid).is_empty())?;
     // Whoever joins late has joined by then.
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(crate::support::slow(Duration::from_millis(100)));
     for process in [pid].into_iter().chain(kernel::descendants(pid)) {
         let path = kernel::cgroup(process, "memory").unwrap_or_default();
         not_ours(&path, "memory")?;
@@ -134,7 +134,7 @@ fn gone_afterwards(subject: &Subject) -> Finding {
     let end = Instant::now() + crate::support::slow(Duration::from_secs(2));
     while theirs.iter().any(|path| path.exists()) {
         expect(Instant::now() < end, || format!("still there: {theirs:?}"))?;
-        std::thread::sleep(Duration::from_millis(5));
+        crate::support::nap(Duration::from_millis(5));
     }
     Ok(())
 }

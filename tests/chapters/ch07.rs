@@ -39,7 +39,7 @@ pub fn within<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     loop {
         match look() {
             None if begun.elapsed() < crate::support::slow(Duration::from_secs(5)) => {
-                std::thread::sleep(Duration::from_millis(5))
+                crate::support::nap(Duration::from_millis(5))
             }
             found => return found,
         }

@@ -175,7 +175,7 @@ fn settle(running: &Running, command: &[&str]) {
     let became = command.last().and_then(|script| script.rsplit("exec ").next()).unwrap_or_default();
     let arrived = |words: &[String]| words == command || words.join(" ") == became;
     while !arrived(&kernel::words(running.pid)) && Instant::now() < end {
-        std::thread::sleep(Duration::from_micros(500));
+        crate::support::nap(Duration::from_micros(500));
     }
 }
 
@@ -185,7 +185,7 @@ pub fn wait_until(running: &Running, what: &str, holds: impl Fn() -> bool) -> Fi
     while !holds() {
         let lives = kernel::alive(running.pid) && Instant::now() < end;
         expect(lives || holds(), || format!("waited in vain for {what}"))?;
-        std::thread::sleep(Duration::from_millis(1));
+        crate::support::nap(Duration::from_millis(1));
     }
     Ok(())
 }

@@ -79,6 +79,11 @@ impl Engine {
         trees.next().expect("the default image is made by the first run")
     }
 
+    /// The program under test.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The data root; made by the engine on its first start.
     pub fn root(&self) -> &Path {
         &self.root
@@ -165,7 +170,7 @@ impl Engine {
         let stderr = catch(child.stderr.take());
         let stdin = child.stdin.take();
         let (since, limit, binary) = (Instant::now(), self.limit, self.binary.canonicalize().ok());
-        Running { child, stdin, stdout, stderr, since, limit, pid: 0, binary, shown, ended: false }
+        Running { child, stdin, stdout, stderr, since, limit, pid: 0, candidate: None, binary, shown, ended: false }
     }
 
     /// Starts it and waits until the container's command runs (it has been exec'ed); `Running::pid` is its pid on this
@@ -222,6 +227,8 @@ pub struct Running {
     limit: Duration,
     /// The container's command, as this host numbers it; 0 until `wait_for_command`.
     pub pid: u32,
+    /// What may be the command or a helper of the engine's, and since when it is there.
+    candidate: Option<(u32, Instant)>,
     binary: Option<PathBuf>,
     shown: String,
     ended: bool,
@@ -254,25 +261,31 @@ impl Running {
                 return false;
             }
             self.check_time("its command to run");
-            std::thread::sleep(Duration::from_micros(500));
+            super::nap(Duration::from_micros(500));
         }
     }
 
-    fn find_command(&self) -> Option<u32> {
+    fn find_command(&mut self) -> Option<u32> {
         let engine = self.child.id();
         let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
         let ours = [program(engine), self.binary.clone()];
         let other = |pid: &u32| program(*pid).is_some_and(|exe| !ours.contains(&Some(exe)));
         let others: Vec<u32> = kernel::descendants(engine).into_iter().filter(other).collect();
         let apart = |pid: &&u32| kernel::namespace(**pid, "pid") != kernel::namespace(engine, "pid");
-        // A helper of the engine's is gone in a moment; a command without a PID namespace of its own stays.
-        let patience = self.since.elapsed() > Duration::from_millis(300);
-        let found = others.iter().find(apart).or(others.first().filter(|_| patience)).copied();
+        if let Some(pid) = others.iter().find(apart) {
+            return Some(*pid);
+        }
         // One that makes nothing may have become the command itself.
         let words = kernel::words(engine);
-        let other = program(engine) != self.binary && !words.iter().any(|word| self.is_binary(word));
-        let became = patience && !words.is_empty() && other;
-        found.or(became.then_some(engine))
+        let became =
+            !words.is_empty() && program(engine) != self.binary && !words.iter().any(|word| self.is_binary(word));
+        // A helper of the engine's is gone in a moment; a command without a PID namespace of its own stays.
+        let there = others.first().copied().or(became.then_some(engine));
+        if self.candidate.map(|(pid, _)| pid) != there {
+            self.candidate = there.map(|pid| (pid, Instant::now()));
+        }
+        let stays = |since: Instant| since.elapsed() > super::slow(Duration::from_millis(300));
+        self.candidate.filter(|(_, since)| stays(*since)).map(|(pid, _)| pid)
     }
 
     fn is_binary(&self, word: &str) -> bool {
@@ -284,7 +297,7 @@ impl Running {
     pub fn wait_until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
         while !holds() {
             self.check_time(what);
-            std::thread::sleep(Duration::from_millis(1));
+            super::nap(Duration::from_millis(1));
         }
     }
 
@@ -324,7 +337,7 @@ impl Running {
                 return status;
             }
             self.check_time("its end");
-            std::thread::sleep(Duration::from_micros(500));
+            super::nap(Duration::from_micros(500));
         }
     }
 
@@ -333,7 +346,7 @@ impl Running {
         let Some(thread) = taken else { return Vec::new() };
         while !thread.is_finished() {
             self.check_time("what holds its stdout or stderr");
-            std::thread::sleep(Duration::from_micros(500));
+            super::nap(Duration::from_micros(500));
         }
         thread.join().unwrap()
     }

@@ -104,7 +104,7 @@ impl Guard {
             if Instant::now() > end {
                 return Err(format!("the host is not as it was:\n  {}", changes.join("\n  ")));
             }
-            thread::sleep(Duration::from_millis(5));
+            super::nap(Duration::from_millis(5));
         }
     }
 

@@ -44,7 +44,7 @@ impl Lab {
         let lan = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
         let host = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         while kernel::namespace(lan.id(), "net").is_none_or(|net| net == host.display().to_string()) {
-            std::thread::sleep(Duration::from_millis(1));
+            super::nap(Duration::from_millis(1));
         }
         let lab = Self { engine, lan };
         // A new network namespace begins with what the machine's own says.
@@ -88,7 +88,7 @@ pub fn warm(engine: &Engine) {
     assert_eq!((done.status, done.stderr.as_str()), (0, ""));
     let end = std::time::Instant::now() + crate::support::slow(Duration::from_secs(5));
     while !sh("ip -o link show type bridge").contains("NO-CARRIER") && std::time::Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(5));
+        super::nap(Duration::from_millis(5));
     }
 }
 

@@ -46,7 +46,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(10)), "{what}");
-        std::thread::sleep(Duration::from_millis(2));
+        super::nap(Duration::from_millis(2));
     }
 }
 

@@ -39,3 +39,8 @@ pub fn slow(patience: Duration) -> Duration {
     let times = std::env::var("MYDOCKER_TEST_SLOW").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     patience * times
 }
+
+/// The pause between two looks at what is waited for. A slow machine is asked far less often: it has enough to do.
+pub fn nap(pause: Duration) {
+    std::thread::sleep(slow(slow(pause)));
+}
