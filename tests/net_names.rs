@@ -303,3 +303,77 @@ fn repair_brings_back_what_another_tool_took() {
     ok(&lab, &["network", "repair"]);
     assert!(lab.run(&["busybox", "ping", "-c1", "-w2", "192.0.2.2"]).stdout.contains(" 0% packet loss"));
 }
+
+#[test]
+fn networks_are_listed_filtered_and_pruned_in_dockers_words() {
+    let Some(lab) = Lab::open() else { return };
+    assert_eq!(lab.run(&["busybox", "true"]).status, 0);
+    let red = ok(&lab, &["network", "create", "--label", "colour=red", "--label", "x", "lab-red"]);
+    ok(&lab, &["network", "create", "--label", "colour=blue", "--ipv6", "--internal", "lab-blue"]);
+    let web = on(&lab, "lab-red", &["--name", "web"]);
+    let names = |filters: &[&str]| {
+        let filters = filters.iter().flat_map(|filter| ["--filter", filter]);
+        let words = ["network", "ls", "--format", "{{.Name}}"].into_iter().chain(filters).collect::<Vec<_>>();
+        ok(&lab, &words).lines().map(str::to_string).collect::<Vec<_>>().join(" ")
+    };
+    for (filters, expected) in [
+        (&[][..], "bridge lab-blue lab-red"),
+        (&["name=lab"], "lab-blue lab-red"),
+        (&["name=red", "name=bridge"], "bridge lab-red"),
+        (&[&format!("id={}", &red[..7])], "lab-red"),
+        (&["label=colour"], "lab-blue lab-red"),
+        (&["label=colour=red"], "lab-red"),
+        (&["label=colour", "label=x"], "lab-red"),
+        (&["driver=bridge"], "bridge lab-blue lab-red"),
+        (&["driver=overlay"], ""),
+        (&["scope=local", "type=custom"], "lab-blue lab-red"),
+        (&["scope=swarm"], ""),
+        (&["type=builtin"], "bridge"),
+        (&["dangling=true"], "lab-blue"),
+        (&["dangling=false"], "bridge lab-red"),
+    ] {
+        assert_eq!(names(filters), expected, "{filters:?}");
+    }
+    for (filter, word) in [
+        ("colour", "NAME=VALUE"),
+        ("nope=1", "invalid filter 'nope'"),
+        ("dangling=perhaps", "invalid filter 'dangling=[perhaps]'"),
+        ("type=mine", "'type'='mine'"),
+    ] {
+        refused(&lab, &["network", "ls", "--filter", filter], word);
+    }
+    assert_eq!(ok(&lab, &["network", "ls", "-q", "-f", "name=lab-red"]).trim(), &red[..12]);
+    assert_eq!(ok(&lab, &["network", "ls", "-q", "--no-trunc", "-f", "name=lab-red"]), red);
+    let table = ok(&lab, &["network", "ls"]);
+    assert!(table.starts_with("NETWORK ID     NAME       DRIVER    SCOPE\n"), "{table}");
+    assert!(table.contains(&format!("{}   lab-red    bridge    local\n", &red[..12])), "{table}");
+    let seen = ok(&lab, &["network", "ls", "--format", "json", "-f", "name=blue"]);
+    let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+    for (field, value) in [
+        ("Name", "lab-blue"),
+        ("Driver", "bridge"),
+        ("Scope", "local"),
+        ("Internal", "true"),
+        ("IPv6", "true"),
+        ("Labels", "colour=blue"),
+    ] {
+        assert_eq!(seen[field], value, "{seen}");
+    }
+    assert_eq!(ok(&lab, &["network", "inspect", "-f", "{{.Name}} {{index .Labels \"x\"}}|", "lab-red"]), "lab-red |\n");
+    let done = lab.engine.run(["network", "inspect", "-f", "{{.Name}}", "lab-red", "nope"]);
+    assert_eq!((done.status, done.stdout.as_str()), (1, "lab-red\n"), "{}", done.stderr);
+    assert!(done.stderr.contains("network nope not found"), "{}", done.stderr);
+    // Only what nobody is on, and what the filters let through.
+    let prune = |filter: &str| ok(&lab, &["network", "prune", "-f", "--filter", filter]);
+    assert_eq!(prune("label=colour=red"), "", "somebody is on it");
+    assert_eq!(prune("label!=colour"), "");
+    assert_eq!(prune("until=1h"), "");
+    refused(&lab, &["network", "prune", "-f", "--filter", "nope=1"], "invalid filter 'nope'");
+    refused(&lab, &["network", "prune", "-f", "--filter", "until=soon"], "--filter: until");
+    ok(&lab, &["network", "create", "lab-plain"]);
+    assert_eq!(prune("label!=colour"), "Deleted Networks:\nlab-plain\n\n");
+    assert_eq!(prune("label=colour=blue"), "Deleted Networks:\nlab-blue\n\n");
+    web.stop();
+    assert_eq!(prune("until=2030-01-01"), "Deleted Networks:\nlab-red\n\n");
+    assert_eq!(names(&[]), "bridge");
+}

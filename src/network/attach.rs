@@ -195,6 +195,7 @@ pub fn lease<'a>(
         let mut new = new.clone();
         new.published = if carries { endpoint.published() } else { vec![] };
         let mac = |ip| mac_text(mac.unwrap_or_else(|| store::mac_of(ip)));
+        let _held = setup::held(&dirs, &network_)?;
         let address = ipam::claim(&dirs, &network_, wanted, new, &path, mac);
         let address = address.map_err(|errno| no_address(errno, &network_, wanted, wide))?;
         teller.tell(address.to_string());

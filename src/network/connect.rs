@@ -126,32 +126,40 @@ pub fn plan_disconnect(spec: &mut Spec, runs: bool, name: &str) -> Result<Plan> 
     Plan::on_host("network", |plan| {
         let (gone, rest): (Vec<_>, Vec<_>) =
             leases(spec).into_iter().partition(|(other, _)| other.name == network.name);
-        let (true, Some((_, lease))) = (runs, gone.into_iter().next()) else { return Ok(()) };
-        enter(spec, plan);
-        let carries = !lease.published.is_empty();
-        if carries {
-            for (name, family) in [("unpublish", Family::V4), ("unpublish6", Family::V6)] {
-                let rules = ports::rules(&spec.folder(), family);
-                if rules.exists() {
-                    perform(name, "Its ports lead here no more.", Undo::RemoveRules { rules }, plan);
-                }
-            }
+        if !runs {
+            return Ok(());
         }
-        let (leases, record) = (network.leases(&spec.dirs), attach::record(spec, &network.name));
-        perform(
-            &format!("leave.{}", network.name),
-            "The pair goes, and the address is free.",
-            Undo::LeaveNetwork { leases, record },
-            plan,
-        );
-        forget_in_hosts(spec, lease.address, plan);
+        enter(spec, plan);
+        let published = match gone.first() {
+            Some((_, lease)) => lease.published.clone(),
+            // We were interrupted after it had left: its ports may lead nowhere.
+            None if rest.iter().all(|(_, lease)| lease.published.is_empty()) => kept_ports(&spec.folder()),
+            None => vec![],
+        };
+        if let Some((_, lease)) = gone.first() {
+            leave(spec, &network, lease, plan);
+        }
         if let Some((next, its)) = rest.iter().find(|(network, _)| !network.internal) {
-            take_over(spec, next, its, if carries { lease.published } else { vec![] }, plan);
+            take_over(spec, next, its, published, plan);
         }
         let networks: Vec<_> = rest.into_iter().map(|(network, _)| network).collect();
         names::resolv_conf(spec, &wish, &networks, plan);
         Ok(())
     })
+}
+
+/// Out of `network`. What can be done twice comes first: whoever is interrupted begins again.
+fn leave(spec: &Spec, network: &Network, lease: &Lease, plan: &mut Plan) {
+    for (name, family) in [("unpublish", Family::V4), ("unpublish6", Family::V6)] {
+        let rules = ports::rules(&spec.folder(), family);
+        if !lease.published.is_empty() && rules.exists() {
+            perform(name, "Its ports lead here no more.", Undo::RemoveRules { rules }, plan);
+        }
+    }
+    forget_in_hosts(spec, lease.address, plan);
+    let (leases, record) = (network.leases(&spec.dirs), attach::record(spec, &network.name));
+    let undo = Undo::LeaveNetwork { leases, record };
+    perform(&format!("leave.{}", network.name), "The pair goes, and the address is free.", undo, plan);
 }
 
 /// The way out, and what was published, lead over the network `next` from now on.

@@ -8,7 +8,7 @@ use super::netlink::{self, Netlink};
 use super::store::Network;
 use super::trouble::op;
 use super::wish::Attachment;
-use super::{firewall, netlink::within};
+use super::{firewall, netlink::within, setup};
 use crate::plan::{Dirs, FORWARD6_WAS_OFF, Family, Phase, Plan, Undo};
 use anyhow::{Result, bail};
 use ipnetwork::Ipv6Network;
@@ -50,8 +50,10 @@ pub fn check(attachment: &Attachment, network: &Network) -> Result<()> {
 pub fn network(dirs: &Dirs, network: &Network, undone: bool, plan: &mut Plan) {
     let (Network { name, bridge, .. }, Some(gateway)) = (network, network.gateway6()) else { return };
     let path = format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6");
+    let (root, this) = (dirs.clone(), network.clone());
     let (link, shell) = (bridge.clone(), format!("echo 0 > {path}; ip addr add {gateway} dev {bridge} nodad"));
     let op1 = op("sendto", ["RTM_NEWADDR".to_string(), bridge.clone(), gateway.to_string()], shell, move |_| {
+        let _held = setup::held(&root, &this)?;
         fs::write(&path, "0")?;
         match Netlink::here()?.add_address6(netlink::index(&link)?, gateway) {
             Err(Errno::EEXIST) => Ok(()),
@@ -64,8 +66,9 @@ pub fn network(dirs: &Dirs, network: &Network, undone: bool, plan: &mut Plan) {
     if network.internal || fs::read_to_string(FORWARD6).is_ok_and(|value| value.trim() == "1") {
         return;
     }
-    let this = network.clone();
+    let (root, this) = (dirs.clone(), network.clone());
     let op2 = op("write", [FORWARD6, "1"], format!("echo 1 > {FORWARD6}"), move |_| {
+        let _held = setup::held(&root, &this)?;
         let alias = crate::sys::named_link(&this.bridge)?.alias;
         Netlink::here()?.set_alias(netlink::index(&this.bridge)?, &format!("{alias}{FORWARD6_WAS_OFF}"))?;
         Ok(fs::write(FORWARD6, "1")?)

@@ -7,7 +7,7 @@ use super::publish::bracketed;
 use super::store::{self, DEFAULT, Network, Wishes};
 use super::trouble::op;
 use super::{firewall, join, setup};
-use crate::plan::{Dirs, Entry, Family, MARK, Phase, Plan, Undo, When};
+use crate::plan::{Dirs, Entry, Family, MARK, Phase, Plan, Undo, When, remove_rules};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 
@@ -57,10 +57,11 @@ pub fn plan_create(dirs: &Dirs, name: &str, wishes: Wishes) -> Result<(Plan, Str
 }
 
 /// What removes a network that nobody is on, in the order in which it was made: files, bridge, rules. Afterwards
-/// [`after_removal`].
-pub fn removal(dirs: &Dirs, seen: &Seen) -> Result<Vec<Entry>> {
-    let Seen { network, leases } = seen;
-    if let Some(lease) = leases.first() {
+/// [`after_removal`]. Nobody joins it as long as the file is open.
+pub fn removal(dirs: &Dirs, seen: &Seen) -> Result<(fs::File, Vec<Entry>)> {
+    let network = &seen.network;
+    let lock = store::seize(dirs, network)?;
+    if let Some(lease) = ipam::living(dirs, network).first() {
         let who = lease.name.as_deref().unwrap_or(lease.container.get(..12).unwrap_or_default());
         bail!("network {} has active endpoints: {who} ({})", network.name, lease.address);
     }
@@ -71,18 +72,25 @@ pub fn removal(dirs: &Dirs, seen: &Seen) -> Result<Vec<Entry>> {
     };
     let (rules, rules6) = (write(Family::V4)?, write(Family::V6)?);
     let entry = |step: &str, undo| Entry { step: format!("network.{step}.{}", network.name), when: When::End, undo };
-    Ok(vec![
+    let entries = vec![
         entry("create", Undo::RemoveTree { path: network.folder(dirs) }),
         entry("bridge", Undo::RemoveBridge { name: network.bridge.clone(), mark: network.mark() }),
         entry("rules6", Undo::RemoveRules { rules: rules6 }),
         entry("rules", Undo::RemoveRules { rules }),
-    ])
+    ];
+    Ok((lock, entries))
 }
 
 /// With the last network of a data root our chains go too, unless another data root uses them.
-pub fn after_removal(dirs: &Dirs) -> Result<()> {
+pub fn after_removal(dirs: &Dirs, seen: &Seen) -> Result<()> {
+    // Whoever makes a network writes it down before he waits for this lock.
+    let lock = setup::firewall_lock()?;
+    // Somebody who mended all networks may have read of this one just before it went.
+    for family in [Family::V4, Family::V6] {
+        remove_rules(&firewall::removal(family, &seen.network))?;
+    }
     if store::list(dirs).is_empty() {
-        firewall::uninstall(&setup::firewall_lock()?)?;
+        firewall::uninstall(&lock)?;
     }
     Ok(())
 }

@@ -141,9 +141,9 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
         bridge(dirs, network, undone, plan);
     }
     if !network.internal && forwarding_is_off() {
-        let this = network.clone();
+        let (root, this) = (dirs.clone(), network.clone());
         let alias = format!("ip link set {} alias '{}{FORWARD_WAS_OFF}'", network.bridge, network.mark());
-        let op = op("write", [FORWARD, "1"], format!("{alias}; echo 1 > {FORWARD}"), move |_| Ok(forward(&this)?));
+        let op = op("write", [FORWARD, "1"], format!("{alias}; echo 1 > {FORWARD}"), move |_| forward(&root, &this));
         plan.add(Phase::Host, format!("forward.{name}"), op)
             .why("A machine hands packets from one card to another only if it is told to; the last network puts it back.")
             .look("sysctl net.ipv4.ip_forward");
@@ -205,8 +205,9 @@ fn bridge(dirs: &Dirs, network: &Network, undone: bool, plan: &mut Plan) {
     step.undo = undone.then(|| Undo::RemoveBridge { name: bridge.clone(), mark: network.mark() });
     let gateway = Ipv4Network::new(network.gateway, network.subnet.prefix()).unwrap_or(network.subnet);
     let (link, shell) = (bridge.clone(), format!("ip addr add {gateway} dev {bridge}"));
-    let this = network.clone();
+    let (root, this) = (dirs.clone(), network.clone());
     let op3 = op("sendto", ["RTM_NEWADDR".to_string(), bridge.clone(), gateway.to_string()], shell, move |_| {
+        let _held = held(&root, &this)?;
         // Two data roots may have thought of the same subnet at the same moment.
         let _lock = firewall_lock()?;
         still_free(&this)?;
@@ -220,9 +221,18 @@ fn bridge(dirs: &Dirs, network: &Network, undone: bool, plan: &mut Plan) {
         .look(format!("ip addr show {bridge}"));
 }
 
+/// Nobody removes the network as long as this is open; an error if somebody has, between our look at it and now.
+pub fn held(dirs: &Dirs, network: &Network) -> Result<fs::File, Trouble> {
+    store::hold(dirs, network).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Trouble::new(Errno::ENOENT, format!("network {} was just removed", network.name)),
+        _ => error.into(),
+    })
+}
+
 /// Makes the bridge. One that is there and has our mark, or our hardware address and no mark, is ours, half made; any
 /// other is a stranger's.
 fn make(dirs: &Dirs, network: &Network) -> Result<(), Trouble> {
+    let _held = held(dirs, network)?;
     // Another data root must not see it before it has its mark.
     let _lock = firewall_lock()?;
     let netlink = Netlink::here()?;
@@ -273,7 +283,8 @@ fn still_free(network: &Network) -> Result<(), Trouble> {
 }
 
 /// Switches forwarding on; the bridge's alias says before that it was off.
-fn forward(network: &Network) -> io::Result<()> {
+fn forward(dirs: &Dirs, network: &Network) -> Result<(), Trouble> {
+    let _held = held(dirs, network)?;
     if forwarding_is_off() {
         let alias = format!("{}{FORWARD_WAS_OFF}", crate::sys::named_link(&network.bridge)?.alias);
         Netlink::here()?.set_alias(netlink::index(&network.bridge)?, &alias)?;
@@ -326,6 +337,7 @@ fn rules<'a>(dirs: &Dirs, network: &Network, plan: &'a mut Plan) -> &'a mut crat
         if !all.iter().any(|one| one.name == this.name) {
             all.push(this.clone());
         }
+        let _held = held(&dirs, &this)?;
         for family in [Family::V4, Family::V6] {
             fs::write(firewall::removal_file(&dirs, family, &this), firewall::removal(family, &this))?;
         }

@@ -14,6 +14,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The network that containers join if nobody says otherwise.
 pub const DEFAULT: &str = "bridge";
@@ -236,6 +237,37 @@ pub fn load(dirs: &Dirs, name: &str) -> Result<Option<Network>> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+    }
+}
+
+/// Keeps a network from being removed while somebody joins it. ENOENT: it has been removed, and perhaps another was made
+/// that is called the same.
+pub fn hold(dirs: &Dirs, network: &Network) -> std::io::Result<fs::File> {
+    let folder = fs::File::open(network.folder(dirs))?;
+    folder.lock_shared()?;
+    let there = load(dirs, &network.name).ok().flatten();
+    match there.filter(|there| (&there.bridge, there.subnet) == (&network.bridge, network.subnet)) {
+        Some(_) => Ok(folder),
+        None => Err(std::io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Keeps everybody from joining `network` while it is removed.
+pub fn seize(dirs: &Dirs, network: &Network) -> Result<fs::File> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let name = &network.name;
+    let folder = fs::File::open(network.folder(dirs)).with_context(|| format!("network {name} not found"))?;
+    let end = Instant::now() + PATIENCE;
+    while folder.try_lock().is_err() {
+        if Instant::now() > end {
+            bail!("network {name} is being joined or removed by another engine");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The one who had it before us may have removed it.
+    match load(dirs, name)?.filter(|there| there.id == network.id) {
+        Some(_) => Ok(folder),
+        None => bail!("network {name} not found"),
     }
 }
 

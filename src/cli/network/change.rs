@@ -3,9 +3,9 @@
 use super::super::run::telling;
 use super::super::watch::Teller;
 use super::super::{Context, each, print, rows, string, strings};
-use crate::container::find;
+use crate::container::{Moment, find};
 use crate::engine;
-use crate::network::{self, Connect, Seen, Wishes};
+use crate::network::{self, Connect, Network, Seen, Wishes};
 use crate::plan::{Plan, dry_run_on_host};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
@@ -93,26 +93,58 @@ pub fn remove(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
 
 fn take_away(context: &Context<'_>, seen: &Seen) -> Result<()> {
     let dirs = &context.dirs;
-    engine::take_away(dirs, network::removal(dirs, seen)?, context.failpoint.as_ref())?;
-    network::after_removal(dirs)
+    let (lock, entries) = network::removal(dirs, seen)?;
+    engine::take_away(dirs, entries, context.failpoint.as_ref())?;
+    drop(lock);
+    network::after_removal(dirs, seen)
 }
 
 pub fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
-    let question = "WARNING! This will remove all networks not used by at least one container.";
+    let filters = filters(said)?;
+    let question = "WARNING! This will remove all custom networks not used by at least one container.";
     if !said.get_flag("force") && !rows::sure(question) {
         return Ok(0);
     }
-    let names = sweep(context)?;
+    let names = sweep_those(context, |network| filters.iter().all(|fits| fits(network)))?;
     print(&if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{}\n\n", names.join("\n")) })
+}
+
+type Fits = Box<dyn Fn(&Network) -> bool>;
+
+/// What `--filter` lets through: all of them must.
+fn filters(said: &ArgMatches) -> Result<Vec<Fits>> {
+    let one = |(name, value): (String, String)| -> Result<Fits> {
+        Ok(match name.as_str() {
+            "label" => Box::new(move |network| rows::has_label(&network.labels, &value)),
+            "label!" => Box::new(move |network| !rows::has_label(&network.labels, &value)),
+            _ => {
+                let limit = Moment::parse("--filter: until", &value)?.0;
+                Box::new(move |network| super::list::created(network) < limit)
+            }
+        })
+    };
+    rows::filters(said, &["label", "label!", "until"])?.into_iter().map(one).collect()
 }
 
 /// Removes every network of the user's that nobody is on: their names.
 pub fn sweep(context: &Context<'_>) -> Result<Vec<String>> {
-    let unused = network::unused(&context.dirs);
-    for seen in &unused {
-        take_away(context, seen)?;
+    sweep_those(context, |_| true)
+}
+
+fn sweep_those(context: &Context<'_>, fits: impl Fn(&Network) -> bool) -> Result<Vec<String>> {
+    let unused: Vec<Seen> = network::unused(&context.dirs).into_iter().filter(|seen| fits(&seen.network)).collect();
+    let mut names = Vec::new();
+    for seen in unused {
+        match take_away(context, &seen) {
+            Ok(()) => names.push(seen.network.name),
+            // Somebody has joined it, or removed it, meanwhile.
+            Err(error) if network::find(&context.dirs, &seen.network.id).is_ok_and(|again| again.leases.is_empty()) => {
+                return Err(error);
+            }
+            Err(error) => log::info!("{error:#}"),
+        }
     }
-    Ok(unused.into_iter().map(|seen| seen.network.name).collect())
+    Ok(names)
 }
 
 pub fn connect(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {

@@ -2,6 +2,7 @@
 
 mod change;
 mod graph;
+mod list;
 
 pub(super) use change::sweep;
 
@@ -51,10 +52,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
             list("label", "NAME=VALUE").help("A label"),
             Arg::new("name").value_name("NETWORK").required(true),
         ]),
-        word("ls", "List networks").args([
-            Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue).help("Only ids"),
-            Arg::new("no-trunc").long("no-trunc").action(ArgAction::SetTrue).help("Whole ids"),
-        ]),
+        word("ls", "List networks").visible_alias("list").args(list::flags()),
         word("inspect", "Show networks as JSON, or as the kernel has them wired").args([
             Arg::new("format").long("format").short('f').value_name("FORMAT").help("json or a Go template"),
             Arg::new("graph").long("graph").action(ArgAction::SetTrue).help("Bridge, ports, cards, routes and rules"),
@@ -63,7 +61,8 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
         ]),
         word("rm", "Remove networks").visible_alias("remove").arg(names(true)),
         word("prune", "Remove all unused networks")
-            .arg(Arg::new("force").short('f').long("force").action(ArgAction::SetTrue).help("Do not ask")),
+            .arg(Arg::new("force").short('f').long("force").action(ArgAction::SetTrue).help("Do not ask"))
+            .arg(list("filter", "NAME=VALUE").help("label, label!, until")),
         word("connect", "Connect a container to a network").args(telling_flags()).args([
             Arg::new("ip").long("ip").value_name("IPv4").help("Address of the container"),
             Arg::new("ip6").long("ip6").value_name("IPv6").help("Its address on a network with IPv6"),
@@ -91,7 +90,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     }
     match word {
         "create" => change::create(context, said),
-        "ls" => print(&table(&network::list(dirs), said.get_flag("quiet"), said.get_flag("no-trunc"))),
+        "ls" => list::list(context, said),
         "inspect" => inspect_all(context, said),
         "rm" => change::remove(context, said),
         "prune" => change::prune(context, said),
@@ -118,44 +117,26 @@ fn inspect_all(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     if said.get_flag("graph") {
         return inspect_graph(context, said);
     }
-    let names = strings(said, "names");
-    let seen = names.map(|name| network::find(&context.dirs, name).map(|seen| inspect(&seen)));
-    let seen = seen.collect::<Result<Vec<_>>>()?;
-    match string(said, "format") {
-        None | Some("") => print(&format!("{}\n", serde_json::to_string_pretty(&seen)?)),
-        Some("json") => print(&format!("{}\n", serde_json::to_string(&seen)?)),
-        Some(format) => {
-            let template = Template::parse(format)?;
-            let lines = seen.iter().map(|one| Ok(template.render(one)? + "\n"));
-            print(&lines.collect::<Result<String>>()?)
+    let (mut seen, mut errors) = (Vec::new(), Vec::new());
+    for name in strings(said, "names") {
+        match network::find(&context.dirs, name) {
+            Ok(one) => seen.push(inspect(&one)),
+            Err(error) => errors.push(error.to_string()),
         }
     }
-}
-
-/// Docker's table, with the two networks that are no objects.
-fn table(all: &[Seen], quiet: bool, whole: bool) -> String {
-    let id = |id: &str| if whole { id.to_string() } else { id.get(..12).unwrap_or(id).to_string() };
-    if quiet {
-        return all.iter().fold(String::new(), |text, seen| text + &id(&seen.network.id) + "\n");
+    let text = match string(said, "format") {
+        None | Some("") => format!("{}\n", serde_json::to_string_pretty(&seen)?),
+        Some("json") => format!("{}\n", serde_json::to_string(&seen)?),
+        Some(format) => {
+            let template = Template::parse(format)?;
+            seen.iter().map(|one| Ok(template.render(one)? + "\n")).collect::<Result<String>>()?
+        }
+    };
+    if !seen.is_empty() || errors.is_empty() {
+        print(&text)?;
     }
-    let mut rows = vec![["NETWORK ID".to_string(), "NAME".into(), "DRIVER".into(), "SCOPE".into()]];
-    rows.extend(
-        all.iter().map(|seen| [id(&seen.network.id), seen.network.name.clone(), "bridge".into(), "local".into()]),
-    );
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(10) + 3;
-    let widths = [width(0), width(1), width(2)];
-    rows.iter().fold(String::new(), |text, row| {
-        text + &format!(
-            "{:<a$}{:<b$}{:<c$}{}\n",
-            row[0],
-            row[1],
-            row[2],
-            row[3],
-            a = widths[0],
-            b = widths[1],
-            c = widths[2]
-        )
-    })
+    // What is there is shown, as docker does.
+    if errors.is_empty() { Ok(0) } else { bail!(errors.join("; ")) }
 }
 
 /// The shape of docker's own.
@@ -182,7 +163,7 @@ fn inspect(seen: &Seen) -> serde_json::Value {
         (lease.container.clone(), one)
     });
     json!({
-        "Name": network.name, "Id": network.id, "Scope": "local", "Driver": "bridge", "EnableIPv6": network.subnet6.is_some(),
+        "Name": network.name, "Id": network.id, "Created": list::created(network), "Scope": "local", "Driver": "bridge", "EnableIPv6": network.subnet6.is_some(),
         "IPAM": { "Driver": "default", "Config": configs },
         "Internal": network.internal, "Bridge": network.bridge, "Mtu": network.mtu,
         "Containers": containers.collect::<serde_json::Map<_, _>>(),
