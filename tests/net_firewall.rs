@@ -195,3 +195,34 @@ fn the_bridge_is_the_default() {
     }
     guard.check();
 }
+
+/// The rules are checked here; packets need SCTP in the kernel.
+#[test]
+fn a_port_of_sctp() {
+    let Some(lab) = Lab::open() else { return };
+    let guard = lab.guard();
+    let web = lab.start(&["--name", "web", "-p", "7000:80/sctp", "-p", "127.0.0.1:7001:81/sctp", "-p", "7000:80"]);
+    let here = address(&web);
+    let rules = sh("iptables-save -t nat");
+    let leads = |chain: &str, match_: &str, port: u16| {
+        let to = format!("-j DNAT --to-destination {here}:{port}");
+        let ours =
+            |line: &&str| line.starts_with(&format!("-A {chain} ")) && line.ends_with(&to) && line.contains(match_);
+        rules.lines().filter(ours).count()
+    };
+    for chain in ["MYDOCKER-DNAT", "MYDOCKER-LOCAL"] {
+        assert_eq!(leads(chain, "-p sctp -m sctp --dport 7000 ", 80), 1, "{chain}\n{rules}");
+        assert_eq!(leads(chain, "-p tcp -m tcp --dport 7000 ", 80), 1, "{chain}: tcp beside it\n{rules}");
+    }
+    assert_eq!(leads("MYDOCKER-LOCAL", "-d 127.0.0.1/32 -p sctp -m sctp --dport 7001 ", 81), 1, "{rules}");
+    assert_eq!(leads("MYDOCKER-DNAT", "--dport 7001 ", 81), 0, "a port of 127.0.0.1 is led in from outside\n{rules}");
+    assert!(ok(&lab, &["port", "web"]).contains("80/sctp -> 0.0.0.0:7000"));
+    let done = lab.run(&["-p", "7000:80/sctp", "busybox", "true"]);
+    assert!(done.status == 125 && done.stderr.contains("port is already allocated"), "{}", done.stderr);
+    web.stop();
+    assert!(!sh("iptables-save").contains("sctp"), "{}", sh("iptables-save"));
+    guard.check();
+    if !fs::read_to_string("/proc/net/protocols").unwrap().contains("SCTP") {
+        skip("packets of SCTP: this kernel has none (CONFIG_IP_SCTP), only the rules were checked");
+    }
+}

@@ -241,7 +241,7 @@ fn hosts_resolv_conf_and_links() {
     }
     assert!(done.stdout.contains(&format!("{ip}\tdata ")));
     for (flags, word) in [
-        (["--link", "nope"], "--link"),
+        (["--link", "nope"], "--link: could not get container for nope: No such container: nope"),
         (["--dns", "x"], "--dns: `x`"),
         (["--add-host", "a\n1.2.3.4 b:1.2.3.4"], "--add-host"),
         (["--dns-search", "a b"], "--dns-search"),
@@ -263,7 +263,7 @@ fn port_tells_what_is_published() {
     std::thread::sleep(Duration::from_millis(20));
     let stream = std::net::TcpStream::connect((HOST, port)).unwrap();
     drop(stream);
-    refused(&lab, &["port", "web", "7"], "no public port");
+    refused(&lab, &["port", "web", "7"], "No public port '7/tcp' published for web");
     // The same in docker's shapes: `ps` and `inspect`.
     let shown = ok(&lab, &["ps", "--format", "{{.Names}} {{.Networks}} {{.Ports}}"]);
     let expected = format!("0.0.0.0:8080->80/udp, 127.0.0.1:8081->81/tcp, 0.0.0.0:{port}->90/tcp");

@@ -5,12 +5,14 @@ use super::ipam::{self, Lease};
 use super::wish::Wish;
 use super::{join, store};
 use crate::plan::{Dirs, Spec};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::net::Ipv4Addr;
 
 /// The living lease of `container` on one of the networks that `wish` joins.
 fn find(dirs: &Dirs, wish: &Wish, container: &str) -> Result<Lease> {
-    let id = join::find(dirs, container).with_context(|| format!("--link: could not get container for {container}"))?;
+    let Ok(id) = join::find(dirs, container) else {
+        bail!("--link: could not get container for {container}: No such container: {container}");
+    };
     let networks = wish.attachments.iter().filter_map(|one| store::load(dirs, &one.network).ok().flatten());
     let mut leases = networks.flat_map(|network| ipam::living(dirs, &network));
     leases.find(|lease| lease.container == id.as_str()).with_context(|| {

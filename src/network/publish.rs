@@ -84,7 +84,8 @@ pub fn parse(text: &str) -> Result<Vec<Publish>> {
         Err(_) => bail!("--publish: `{shown}`: invalid IP address: `{}`", ip.escape_debug()),
     };
     let (first, last) = range("--publish", text, container)?;
-    if host.is_empty() {
+    // Docker reads `0:80` as it reads `80`.
+    if host.is_empty() || host == "0" {
         let one = |port| Publish { ip: address, host: None, port, protocol };
         return Ok((first..=last).map(one).collect());
     }
@@ -113,6 +114,9 @@ pub fn exposed(text: &str) -> Result<Vec<(u16, Protocol)>> {
 
 fn protocol<'a>(flag: &str, text: &'a str) -> Result<(&'a str, Protocol)> {
     let Some((ports, word)) = text.split_once('/') else { return Ok((text, Protocol::Tcp)) };
+    if word.is_empty() {
+        return Ok((ports, Protocol::Tcp));
+    }
     match Protocol::parse(word) {
         Some(protocol) => Ok((ports, protocol)),
         None => bail!(
@@ -204,6 +208,8 @@ mod tests {
             ("127.0.0.1:8080:80/sctp", "127.0.0.1:8080-8080>80/sctp"),
             ("127.0.0.1::80", "127.0.0.1:any>80/tcp"),
             (":80", "any:any>80/tcp"),
+            ("0:80", "any:any>80/tcp"),
+            ("127.0.0.1:0:80/", "127.0.0.1:any>80/tcp"),
             ("8000-8001:80-81", "any:8000-8000>80/tcp any:8001-8001>81/tcp"),
             ("8000-8010:80", "any:8000-8010>80/tcp"),
             ("80-81", "any:any>80/tcp any:any>81/tcp"),
@@ -230,7 +236,6 @@ mod tests {
             "[x]:80:80",
             "[::1:80:80",
             "8080-8090:80-81",
-            "0:80",
             "80:0",
             "",
             ":",
@@ -240,7 +245,8 @@ mod tests {
             "81-80",
             "1.2.3:80:80",
             "1.2.3.4:80:80:80",
-            "80:80/",
+            "0-1:80",
+            "80:80//",
             "80:80\n",
             "-1:80",
             "localhost:80:80",

@@ -184,7 +184,7 @@ fn port(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let found: Vec<_> =
         all.iter().filter(|(inside, _)| *inside == wanted).map(|(_, outside)| format!("{outside}\n")).collect();
     if found.is_empty() {
-        bail!("no public port `{}` published for {}", wanted.escape_debug(), container.escape_debug());
+        bail!("No public port '{}' published for {}", wanted.escape_debug(), container.escape_debug());
     }
     print(&found.concat())
 }
