@@ -13,7 +13,7 @@ const ROOMS: &[&dyn Room] =
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
     cli::RUN, cli::VOLUME, cli::IMAGES, cli::RMI, cli::COMMIT, cli::STOP, cli::RM, cli::PS, cli::LOGS, cli::INSPECT,
-    cli::EXEC, cli::NETWORK, cli::DOCTOR,
+    cli::EXEC, cli::NETWORK, cli::DOCTOR, cli::CP, cli::DIFF, cli::PAUSE, cli::UNPAUSE, cli::PORT, cli::UPDATE, cli::DEMO,
 ];
 
 fn main() -> ExitCode {

@@ -49,6 +49,7 @@ const COMMANDS: &[Command] = &[
     cli::NETWORK,
     cli::SYSTEM,
     cli::DOCTOR,
+    cli::DEMO,
 ];
 
 fn main() -> ExitCode {

@@ -5,6 +5,7 @@ mod archive;
 mod change;
 mod commit;
 mod cp;
+mod demo;
 mod doctor;
 mod end;
 mod events;
@@ -32,6 +33,7 @@ pub use archive::{EXPORT, IMPORT, LOAD, SAVE};
 pub use change::{CONTAINER, PAUSE, RENAME, UNPAUSE, UPDATE};
 pub use commit::{COMMIT, DIFF};
 pub use cp::CP;
+pub use demo::DEMO;
 pub use doctor::DOCTOR;
 pub use end::{KILL, RM, STOP, WAIT};
 pub use events::EVENTS;
@@ -203,7 +205,7 @@ fn failed(command: &str, error: &anyhow::Error) -> u8 {
 }
 
 /// The commands of which docker reserves 125 for the engine.
-const RUNS: [&str; 3] = ["run", "create", "doctor"];
+const RUNS: [&str; 4] = ["run", "create", "doctor", "demo"];
 
 /// One line on stderr. Nobody to tell, if that is closed: the exit status has to do.
 fn tell(line: &str) {

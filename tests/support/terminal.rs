@@ -40,14 +40,18 @@ impl Terminal {
 
     /// `STARTER… mydocker WORDS`, whatever the command.
     pub fn on(engine: &Engine, starter: &[&str], words: &[&str]) -> Self {
-        let size = Winsize { ws_row: 37, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
+        Self::of(engine.command(words), starter, (37, 111))
+    }
+
+    /// `STARTER… COMMAND`, on a terminal of so many rows and columns.
+    pub fn of(run: Command, starter: &[&str], (rows, columns): (u16, u16)) -> Self {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
         for fd in [&pty.master, &pty.slave] {
             let cloexec = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
             nix::fcntl::fcntl(fd, cloexec).unwrap();
         }
         let before = tcgetattr(&pty.slave).unwrap();
-        let run = engine.command(words);
         // It does not fork, because its parent is the leader of our group: the child is the engine.
         let mut command = Command::new("setsid");
         command.arg("--ctty").args(starter).arg(run.get_program()).args(run.get_args());
