@@ -23,7 +23,7 @@ pub const DEMO: Demo = Demo {
     ],
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Without a firewall program there is no bridge network to show.
 fn cannot(stage: &Stage<'_>) -> Option<Verdict> {
@@ -96,7 +96,7 @@ fn names(stage: &mut Stage<'_>) -> Result<Verdict> {
         return Ok(Verdict::Wrong("nobody listens on port 80 in the container".to_string()));
     }
     let other = stage.also("2");
-    let line = format!("mydocker run --rm --name {other} --network {{name}} busybox wget -qO- http://{{name}}/");
+    let line = format!("mydocker run --rm --name {other} --network {{name}} busybox wget -T 5 -qO- http://{{name}}/");
     let done = stage.outside(&line)?;
     Ok(Verdict::of(&[(done.status == 0 && done.text.trim() == "hello", done.text.trim().to_string())]))
 }
@@ -144,7 +144,7 @@ fn port(stage: &mut Stage<'_>) -> Result<Verdict> {
     let number = at.rsplit(':').next().unwrap_or_default().to_string();
     let rules = stage.outside(&format!("iptables -w -t nat -S | grep -w {number}"))?;
     let answer = at.parse().ok().and_then(|at| get(at, Instant::now() + PATIENCE)).unwrap_or_default();
-    stage.outside("busybox wget -qO- http://$AT/")?;
+    stage.outside("busybox wget -T 5 -qO- http://$AT/")?;
     Ok(Verdict::of(&[
         (rules.text.contains("-j DNAT"), format!("no rule leads port {number} in")),
         (answer.ends_with("hello"), format!("{at} answers {answer:?}")),
