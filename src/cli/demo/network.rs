@@ -96,7 +96,8 @@ fn names(stage: &mut Stage<'_>) -> Result<Verdict> {
         return Ok(Verdict::Wrong("nobody listens on port 80 in the container".to_string()));
     }
     let other = stage.also("2");
-    let line = format!("mydocker run --rm --name {other} --network {{name}} busybox wget -T 5 -qO- http://{{name}}/");
+    let line =
+        format!("mydocker run --rm --name {other} --network {{name}} busybox timeout 5 wget -qO- http://{{name}}/");
     let done = stage.outside(&line)?;
     Ok(Verdict::of(&[(done.status == 0 && done.text.trim() == "hello", done.text.trim().to_string())]))
 }
