@@ -352,15 +352,18 @@ fn rules<'a>(dirs: &Dirs, network: &Network, plan: &'a mut Plan) -> &'a mut crat
 pub fn mend(dirs: &Dirs, networks: &[Network]) -> io::Result<()> {
     firewall::install(networks, &firewall_lock()?)?;
     for family in firewall::families(networks) {
-        let there = crate::plan::iptables_save(family)?;
+        let mut wanted = Vec::new();
         for network in networks {
             for lease in super::ipam::living(dirs, network) {
                 let mark = super::attach::mark(&lease.container);
                 let rules = firewall::publish(family, "-A", &mark, lease.target(family, network), &lease.published);
-                if rules.contains("\n-A ") && !there.iter().any(|(_, line)| line.contains(&mark)) {
-                    crate::plan::iptables_restore(family, &rules)?;
-                }
+                wanted.extend(rules.contains("\n-A ").then_some((mark, rules)));
             }
+        }
+        // To ask for what stands there is a program more: mostly nobody has published anything.
+        let there = if wanted.is_empty() { vec![] } else { crate::plan::iptables_save(family)? };
+        for (_, rules) in wanted.iter().filter(|(mark, _)| !there.iter().any(|(_, line)| line.contains(mark))) {
+            crate::plan::iptables_restore(family, rules)?;
         }
     }
     Ok(())
