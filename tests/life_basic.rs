@@ -215,3 +215,34 @@ fn an_out_of_memory_kill_is_written_down() {
     engine.ok(&["rm", "web"]);
     guard.check();
 }
+
+/// A name may be that of several things: docker's order is container, image, network, volume.
+#[test]
+fn inspect_finds_whatever_has_the_name() {
+    let Some(engine) = open() else { return };
+    // With the first network come the firewall's tables, which stay.
+    engine.ok(&["network", "create", "first"]);
+    let guard = Guard::new(engine.root());
+    engine.ok(&["create", "--name", "same", "busybox", "true"]);
+    engine.ok(&["tag", "busybox", "same"]);
+    engine.ok(&["network", "create", "same"]);
+    engine.ok(&["volume", "create", "same"]);
+    let fields =
+        [("container", "{{.Path}}"), ("image", "{{.Os}}"), ("network", "{{.Scope}}"), ("volume", "{{.Driver}}")];
+    for (kind, field) in fields {
+        let done = engine.run(["inspect", "--type", kind, "-f", field, "same"]);
+        assert_eq!(done.status, 0, "{kind}: {}", done.stderr);
+        assert!(!done.stdout.trim().is_empty() && done.stdout != "<no value>\n", "{kind}: {}", done.stdout);
+    }
+    let removals: [&[&str]; 4] =
+        [&["rm", "same"], &["rmi", "same"], &["network", "rm", "same"], &["volume", "rm", "same"]];
+    for ((kind, field), removal) in fields.iter().zip(removals) {
+        let typed = engine.ok(&["inspect", "--type", kind, "-f", field, "same"]);
+        assert_eq!(engine.ok(&["inspect", "-f", field, "same"]), typed, "{kind}");
+        engine.ok(removal);
+        expect(&engine.run(["inspect", "--type", kind, "same"]), 1, "same");
+    }
+    expect(&engine.run(["inspect", "same"]), 1, "No such object: same");
+    expect(&engine.run(["inspect", "--type", "planet", "same"]), 1, "--type: `planet`");
+    guard.check();
+}

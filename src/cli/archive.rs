@@ -2,7 +2,8 @@
 
 use super::image::{flag, many, string, strings, value};
 use super::progress::Progress;
-use super::{Command, Context, print};
+use super::{Command, Context, happened, print};
+use crate::container::{Event, tell};
 use crate::image::commit::{self, Words};
 use crate::image::{self, Container, Format, Reference, Store};
 use crate::plan::Room;
@@ -47,7 +48,9 @@ pub fn save(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
             None => images.push((image, by_name.into_iter().collect())),
         }
     }
-    write_to(string(said, "output"), |out| image::save(&store, &images, format, out).map(drop))
+    let saved = write_to(string(said, "output"), |out| image::save(&store, &images, format, out).map(drop))?;
+    images.iter().for_each(|(image, _)| happened::image(context, "save", image.id.as_str(), image.id.as_str()));
+    Ok(saved)
 }
 
 pub fn load_flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
@@ -71,6 +74,7 @@ pub fn load(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     };
     let mut text = String::new();
     for image in loaded {
+        happened::image(context, "load", image.id.as_str(), image.id.as_str());
         match image.names.is_empty() {
             true => text += &format!("Loaded image ID: {}\n", image.id),
             false => image.names.iter().for_each(|name| text += &format!("Loaded image: {name}\n")),
@@ -126,6 +130,10 @@ pub fn import(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
             commit::import(&store, file, &words)?
         }
     };
+    if let Some(name) = &words.name {
+        happened::image(context, "tag", id.as_str(), &name.to_string());
+    }
+    happened::image(context, "import", id.as_str(), id.as_str());
     print(&format!("{id}\n"))
 }
 
@@ -153,11 +161,16 @@ fn export_flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
 fn export(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let container = Container::find(&context.dirs.root, string(said, "container").unwrap_or_default())?;
     crate::tree::raise_open_files();
-    write_to(string(said, "output"), |out| {
+    let written = write_to(string(said, "output"), |out| {
         let mut out = BufWriter::with_capacity(1 << 20, out);
         commit::export(&container, &mut out)?;
         Ok(out.flush()?)
-    })
+    })?;
+    let record = crate::container::Record::read(&context.dirs, &container.id);
+    if let Ok(record) = record {
+        tell(&context.dirs, &[Event::of(&record.spec, "export")]);
+    }
+    Ok(written)
 }
 
 /// Lets `write` fill `path`, which appears whole or not at all, or stdout, which must not be a terminal.

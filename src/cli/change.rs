@@ -1,7 +1,7 @@
 //! `mydocker pause`, `unpause`, `rename`, `update`, `port`, and `container prune`.
 
 use super::watch::{Teller, Telling};
-use super::{Command, Context, container, containers, each, flag, print, string, strings};
+use super::{Command, Context, container, containers, each, flag, happened, print, string, strings};
 use crate::container::{Moment, Record, Status, find, list, restart, status};
 use crate::engine;
 use crate::plan::{Name, has_owner};
@@ -127,6 +127,7 @@ pub(super) fn sweep(context: &Context<'_>, wanted: &[Wanted]) -> Result<(Vec<Str
             }
         }
     }
+    happened::pruned(context, "container", freed);
     Ok((removed, freed, failed))
 }
 

@@ -1,8 +1,9 @@
 //! `mydocker commit|diff`: what a container has changed, as an image and as a list.
 
 use super::image::{flag, many, string, value};
-use super::{Command, Context, print};
+use super::{Command, Context, happened, print};
 use crate::cgroup::{Freezer, freezer};
+use crate::container::{Event, Record, tell};
 use crate::image::{Container, Store, commit as make};
 use crate::plan::Room;
 use anyhow::{Context as _, Result};
@@ -43,7 +44,16 @@ fn commit(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let frozen = if pause { freeze(&container)? } else { None };
     let id = make::commit(&store, &container, &words);
     drop((frozen, progress));
-    print(&format!("{}\n", id?))
+    let id = id?;
+    let name = words.name.as_ref().map(ToString::to_string).unwrap_or_default();
+    if !name.is_empty() {
+        happened::image(context, "tag", id.as_str(), &name);
+    }
+    if let Ok(record) = Record::read(&context.dirs, &container.id) {
+        let event = Event::of(&record.spec, "commit").with("comment", words.message.as_deref().unwrap_or_default());
+        tell(&context.dirs, &[event.with("imageID", &id).with("imageRef", &name)]);
+    }
+    print(&format!("{id}\n"))
 }
 
 /// Lets the container go on, however the commit ends.

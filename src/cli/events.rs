@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub const EVENTS: Command = Command {
     name: "events",
-    about: "Tell what happens to containers",
+    about: "Tell what happens to containers, images, networks and volumes",
     flags: |command, _| {
         let value = |name: &'static str, value: &'static str, help| {
             Arg::new(name).long(name).value_name(value).help(help).allow_hyphen_values(true)
@@ -21,9 +21,13 @@ pub const EVENTS: Command = Command {
         command.args([
             value("since", "TIME", "What has happened since then (a date, or 10m: so long ago), and then what happens"),
             value("until", "TIME", "Only up to then"),
-            value("filter", "NAME=VALUE", "Only those that match: container event image label type scope")
-                .short('f')
-                .action(ArgAction::Append),
+            value(
+                "filter",
+                "NAME=VALUE",
+                "Only those that match: container event image label network scope type volume",
+            )
+            .short('f')
+            .action(ArgAction::Append),
             value("format", "FORMAT", "json or a Go template"),
         ])
     },
@@ -71,7 +75,9 @@ fn act(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
     }
 }
 
-const NAMES: [&str; 6] = ["container", "event", "image", "label", "type", "scope"];
+const NAMES: [&str; 8] = ["container", "event", "image", "label", "network", "scope", "type", "volume"];
+
+const TYPES: [&str; 4] = ["container", "image", "network", "volume"];
 
 fn filter(text: &str) -> Result<(&str, &str)> {
     let shown = text.escape_debug();
@@ -81,8 +87,8 @@ fn filter(text: &str) -> Result<(&str, &str)> {
     if !NAMES.contains(&name) {
         bail!("--filter: invalid filter '{}': there are {}", name.escape_debug(), NAMES.join(", "));
     }
-    if name == "type" && value != "container" {
-        bail!("--filter: `{shown}`: only what happens to containers is written down");
+    if name == "type" && !TYPES.contains(&value) {
+        bail!("--filter: `{shown}`: what is written down happens to a {}", TYPES.join(", "));
     }
     Ok((name, value))
 }
@@ -91,10 +97,17 @@ fn filter(text: &str) -> Result<(&str, &str)> {
 fn wanted(filters: &[(&str, &str)], event: &Event) -> bool {
     let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
     let holds = |name: &str, value: &str| match name {
-        "container" => event.id.starts_with(value) && !value.is_empty() || attribute("name") == Some(value),
+        "container" | "network" | "volume" => {
+            let named = event.actor.id.starts_with(value) && !value.is_empty() || attribute("name") == Some(value);
+            event.kind == name && named
+        }
         // `exec_start` is meant by `exec_start: sh`.
         "event" => event.action == value || event.action.split_once(':').is_some_and(|(word, _)| word == value),
-        "image" => event.from == value || event.from.strip_suffix(":latest") == Some(value),
+        "image" => {
+            let image = if event.kind == "image" { attribute("name").unwrap_or_default() } else { &event.from };
+            let plain = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map(|(name, _)| name);
+            event.actor.id == value || image == value && !value.is_empty() || plain == Some(value)
+        }
         "label" => match value.split_once('=') {
             Some((name, value)) => attribute(name) == Some(value),
             None => attribute(value).is_some(),

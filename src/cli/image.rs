@@ -1,6 +1,6 @@
 //! `mydocker images|tag|rmi|history` and `mydocker image …`.
 
-use super::{Command, Context, human, print, rows};
+use super::{Command, Context, happened, human, print, rows};
 use crate::container::Moment;
 use crate::image::{self, Image, Reference, Removed, Store};
 use crate::plan::Room;
@@ -211,6 +211,7 @@ fn tag(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let target = Reference::parse(string(said, "target").unwrap_or_default())?;
     let image = store.get(string(said, "source").unwrap_or_default())?;
     image::tag(&store, &image, &target)?;
+    happened::image(context, "tag", image.id.as_str(), &target.to_string());
     Ok(0)
 }
 
@@ -226,8 +227,12 @@ fn remove(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let store = Store::open(&context.dirs.root)?;
     let (mut text, mut errors) = (String::new(), Vec::new());
     for word in strings(said, "images") {
+        let id = store.get(word).map(|image| image.id.to_string()).unwrap_or_default();
         match image::remove(&store, word, said.get_flag("force")) {
-            Ok(removed) => text += &told(&removed),
+            Ok(removed) => {
+                text += &told(&removed);
+                happened_to(context, &id, &removed);
+            }
             Err(error) => errors.push(format!("{error:#}")),
         }
     }
@@ -235,6 +240,15 @@ fn remove(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     match errors.is_empty() {
         true => Ok(0),
         false => bail!(errors.join("; ")),
+    }
+}
+
+/// Docker's: one `untag` for each name, one `delete` for the image.
+fn happened_to(context: &Context<'_>, id: &str, removed: &[Removed]) {
+    let names = removed.iter().filter(|one| matches!(one, Removed::Untagged(_))).count();
+    (0..names).for_each(|_| happened::image(context, "untag", id, id));
+    if names < removed.len() {
+        happened::image(context, "delete", id, id);
     }
 }
 
@@ -372,5 +386,13 @@ pub fn wanted(context: &Context<'_>, said: &ArgMatches) -> Result<Option<Vec<Ima
 /// Removes images that nothing uses, of those that are `wanted`: what was done, and the bytes that are free again.
 pub fn sweep(context: &Context<'_>, all: bool, wanted: &Option<Vec<Image>>) -> Result<(Vec<Removed>, u64)> {
     let fits = |image: &Image| wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|one| one.id == image.id));
-    image::prune(&Store::open(&context.dirs.root)?, all, &fits)
+    let store = Store::open(&context.dirs.root)?;
+    let before = store.list()?;
+    let (removed, bytes) = image::prune(&store, all, &fits)?;
+    let left: Vec<_> = store.list()?.into_iter().map(|image| image.id).collect();
+    for gone in before.iter().filter(|image| !left.contains(&image.id)) {
+        happened::image(context, "delete", gone.id.as_str(), gone.id.as_str());
+    }
+    happened::pruned(context, "image", bytes);
+    Ok((removed, bytes))
 }

@@ -2,9 +2,12 @@
 
 use super::template::Template;
 use super::{Command, Context, flag, print, string, strings, tell};
-use crate::container::{Health, Record, Status, find, read_config, status};
+use crate::container::{Health, Missing, Record, Status, find, read_config, status};
 use crate::engine;
+use crate::image::Store;
+use crate::network;
 use crate::plan::{LogDriver, Restart};
+use crate::volume::Volumes;
 use anyhow::{Result, bail};
 use clap::{Arg, ArgMatches};
 use jiff::Timestamp;
@@ -12,12 +15,12 @@ use serde_json::{Value, json};
 
 pub const INSPECT: Command = Command {
     name: "inspect",
-    about: "Tell everything about containers, as JSON or through a template",
+    about: "Tell everything about containers, images, networks and volumes, as JSON or through a template",
     flags: |command, _| {
         command.args([
             Arg::new("names").value_name("NAME|ID").num_args(1..).required(true),
             Arg::new("format").long("format").short('f').value_name("FORMAT").help("json or a Go template"),
-            Arg::new("type").long("type").value_name("TYPE").help("container"),
+            Arg::new("type").long("type").value_name("TYPE").help("container, image, network or volume"),
             flag("size", "How much each container has written").short('s'),
         ])
     },
@@ -25,9 +28,9 @@ pub const INSPECT: Command = Command {
 };
 
 fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
-    let kind = string(said, "type");
-    if !matches!(kind, None | Some("" | "container")) {
-        bail!("--type: `{}` is not there: container", kind.unwrap_or_default().escape_debug());
+    let kind = string(said, "type").filter(|kind| !kind.is_empty());
+    if let Some(unknown) = kind.filter(|kind| !KINDS.contains(kind)) {
+        bail!("--type: `{}` is not there: {}", unknown.escape_debug(), KINDS.join(", "));
     }
     let format = string(said, "format").filter(|format| !format.is_empty());
     let template = match format {
@@ -36,16 +39,10 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     };
     let (mut documents, mut status) = (Vec::new(), 0);
     for word in strings(said, "names") {
-        match document(context, word, said.get_flag("size")) {
+        match find_document(context, word, kind, said.get_flag("size")) {
             Ok(document) => documents.push(document),
             Err(error) => {
-                let error = engine::words(&error).0;
-                // Without a type docker does not know that a container was meant.
-                let line = match error.strip_prefix("No such container: ") {
-                    Some(name) if kind.is_none() => format!("No such object: {name}"),
-                    _ => error,
-                };
-                tell(&line);
+                tell(&engine::words(&error).0);
                 status = 1;
             }
         }
@@ -60,6 +57,42 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     };
     print(&text)?;
     Ok(status)
+}
+
+/// In docker's order: a name may be that of several things.
+const KINDS: [&str; 4] = ["container", "image", "network", "volume"];
+
+/// What is called `word`, of that kind or of the first that has it.
+fn find_document(context: &Context<'_>, word: &str, kind: Option<&str>, size: bool) -> Result<Value> {
+    for known in KINDS.iter().filter(|known| kind.is_none_or(|kind| kind == **known)) {
+        let found = match *known {
+            "container" => document(context, word, size),
+            "image" => image(context, word),
+            "network" => network::find(&context.dirs, word).map(|seen| super::network::inspect(&seen)),
+            _ => {
+                let volumes = Volumes::new(&context.dirs.root);
+                volumes.get(word).map(|volume| super::volume::describe(&volumes, &volume))
+            }
+        };
+        match found {
+            // Another kind of thing may have the name; a container that two words mean, or that is damaged, is one.
+            Err(error) if kind.is_none() && (*known != "container" || is_missing(&error)) => {}
+            other => return other,
+        }
+    }
+    bail!("No such object: {}", word.escape_debug())
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Missing::None(_)))
+}
+
+fn image(context: &Context<'_>, word: &str) -> Result<Value> {
+    if !context.dirs.root.join("images").is_dir() {
+        bail!("No such image: {}", word.escape_debug()); // and none is made by asking
+    }
+    let store = Store::open(&context.dirs.root)?;
+    super::inspect_image::describe(&store, &store.get(word)?)
 }
 
 fn document(context: &Context<'_>, word: &str, size: bool) -> Result<Value> {

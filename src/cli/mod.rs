@@ -10,6 +10,7 @@ mod doctor;
 mod end;
 mod events;
 mod exec;
+mod happened;
 mod human;
 mod image;
 mod inspect;

@@ -1,7 +1,7 @@
 //! `mydocker volume create|ls|inspect|rm|prune`.
 
 use super::image::{flag, many, string, strings, value, words};
-use super::{Command, Context, human, print, rows};
+use super::{Command, Context, happened, human, print, rows};
 use crate::plan::Room;
 use crate::volume::{Volume, Volumes, find_users};
 use anyhow::{Result, bail};
@@ -40,7 +40,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
 fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let volumes = Volumes::new(&context.dirs.root);
     match said.subcommand() {
-        Some(("create", said)) => create(&volumes, said),
+        Some(("create", said)) => create(context, &volumes, said),
         Some(("ls", said)) => list(context, &volumes, said),
         Some(("inspect", said)) => inspect(&volumes, said),
         Some(("rm", said)) => remove(context, &volumes, said),
@@ -49,7 +49,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     }
 }
 
-fn create(volumes: &Volumes, said: &ArgMatches) -> Result<u8> {
+fn create(context: &Context<'_>, volumes: &Volumes, said: &ArgMatches) -> Result<u8> {
     if let Some(driver) = string(said, "driver").filter(|driver| *driver != "local") {
         bail!("--driver: there is only `local`, not `{}`", driver.escape_debug());
     }
@@ -62,11 +62,15 @@ fn create(volumes: &Volumes, said: &ArgMatches) -> Result<u8> {
         .map(|label| label.split_once('=').unwrap_or((label, "")))
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect();
+    let new = volumes.get(&name).is_err();
     volumes.provide(&name, string(said, "name").is_none(), &labels, &|_| Ok(()))?;
+    if new {
+        happened::volume(context, "create", &name);
+    }
     print(&format!("{name}\n"))
 }
 
-fn describe(volumes: &Volumes, volume: &Volume) -> Value {
+pub(super) fn describe(volumes: &Volumes, volume: &Volume) -> Value {
     json!({
         "CreatedAt": volume.created_at, "Driver": "local",
         "Labels": if volume.labels.is_empty() { Value::Null } else { json!(volume.labels) },
@@ -136,7 +140,10 @@ fn remove(context: &Context<'_>, volumes: &Volumes, said: &ArgMatches) -> Result
     let (mut text, mut errors) = (String::new(), Vec::new());
     for name in strings(said, "names") {
         match volumes.remove(name, &users) {
-            Ok(()) => text += &format!("{name}\n"),
+            Ok(()) => {
+                text += &format!("{name}\n");
+                happened::volume(context, "destroy", name);
+            }
             Err(_) if said.get_flag("force") && volumes.get(name).is_err() => text += &format!("{name}\n"),
             Err(error) => errors.push(format!("{error:#}")),
         }
@@ -172,8 +179,10 @@ pub fn sweep(context: &Context<'_>, volumes: &Volumes, wanted: &dyn Fn(&Volume) 
     for volume in volumes.list().iter().filter(|volume| wanted(volume) && !users.contains_key(&volume.name)) {
         let size = volumes.size(&volume.name);
         volumes.remove(&volume.name, &users)?;
+        happened::volume(context, "destroy", &volume.name);
         bytes += size;
         names.push(volume.name.clone());
     }
+    happened::pruned(context, "volume", bytes);
     Ok((names, bytes))
 }

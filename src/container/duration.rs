@@ -1,27 +1,9 @@
 //! Times as docker's users say them (`10m`, `1h30m`, a date, seconds since 1970) and as its tables show them.
 
+use crate::plan::parse_duration;
 use anyhow::{Result, bail};
 use jiff::{Timestamp, civil, tz::TimeZone};
 use std::time::Duration;
-
-/// Go's durations: numbers with a unit each, `1h30m`, `1.5s`, `300ms`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, f64); 7] =
-        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let (mut rest, mut seconds) = (text, 0.0);
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        let unit_end = rest[end..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| end + at);
-        seconds += number * UNITS.iter().find(|(unit, _)| *unit == &rest[end..unit_end])?.1;
-        rest = &rest[unit_end..];
-    }
-    // i64 nanoseconds, as Go's.
-    (!text.is_empty() && seconds < 9.2e9).then(|| Duration::from_nanos((seconds * 1e9).round() as u64))
-}
 
 /// A moment: so long ago, a date, or seconds since 1970.
 pub struct Moment(pub Timestamp);

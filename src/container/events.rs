@@ -1,4 +1,4 @@
-//! What happens to containers, for whoever wants to know (`mydocker events`): lines in docker's form, appended to
+//! What happens to containers, images, networks and volumes, for whoever wants to know (`mydocker events`): lines in docker's form, appended to
 //! `run/events`. There is no daemon that could tell, and nobody can be told of the past by watching files; so whoever
 //! does something writes it down. One `write` with O_APPEND is whole among those of others (`man 2 open`), and takes a
 //! few microseconds, after the command has begun or ended.
@@ -32,9 +32,12 @@ pub struct Actor {
 /// One event, as docker's API has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// Of old, for containers and images only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub status: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub from: String,
     #[serde(rename = "Type")]
     pub kind: String,
@@ -52,19 +55,26 @@ pub struct Event {
 impl Event {
     /// `action` has just happened to the container of `spec`.
     pub fn of(spec: &Spec, action: &str) -> Self {
-        let now = Timestamp::now();
         let labels = spec.life.as_ref().map(|life| life.labels.clone());
         let mut attributes = labels.unwrap_or_default();
         attributes.insert("image".to_string(), spec.image.reference.clone());
         let name = spec.name.as_ref().map_or(spec.id.short(), |name| name.as_str());
         attributes.insert("name".to_string(), name.to_string());
+        let image = spec.image.reference.clone();
+        Self { from: image, ..Self::about("container", action, spec.id.as_str(), attributes) }
+    }
+
+    /// `action` has just happened to the image, network or volume `id`.
+    pub fn about(kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) -> Self {
+        let now = Timestamp::now();
+        let of_old = matches!(kind, "container" | "image");
         Self {
-            status: action.to_string(),
-            id: spec.id.to_string(),
-            from: spec.image.reference.clone(),
-            kind: "container".to_string(),
+            status: if of_old { action.to_string() } else { String::new() },
+            id: if of_old { id.to_string() } else { String::new() },
+            from: String::new(),
+            kind: kind.to_string(),
             action: action.to_string(),
-            actor: Actor { id: spec.id.to_string(), attributes },
+            actor: Actor { id: id.to_string(), attributes },
             scope: "local".to_string(),
             time: now.as_second(),
             nanos: i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),

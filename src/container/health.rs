@@ -3,8 +3,8 @@
 //!
 //! Try it without us: `while sleep 30; do nsenter -t $PID -a sh -c 'wget -q -O- localhost' || echo ill; done`
 
-use super::duration::parse_duration;
 use super::live::Running;
+use crate::plan::parse_duration;
 use crate::plan::{Dirs, Healthcheck, Id, Life};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};

@@ -16,7 +16,7 @@ mod names;
 mod record;
 mod settings;
 
-pub use duration::{Moment, human, parse_duration};
+pub use duration::{Moment, human};
 pub use events::{Actor, Event, Events, tell};
 pub use find::{Missing, find, list};
 pub use health::{Health, Probe};

@@ -75,6 +75,25 @@ fn time(nanoseconds: i64, default: u64) -> Duration {
     }
 }
 
+/// Go's durations: numbers with a unit each, `1h30m`, `1.5s`, `300ms`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        let unit_end = rest[end..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| end + at);
+        seconds += number * UNITS.iter().find(|(unit, _)| *unit == &rest[end..unit_end])?.1;
+        rest = &rest[unit_end..];
+    }
+    // i64 nanoseconds, as Go's.
+    (!text.is_empty() && seconds < 9.2e9).then(|| Duration::from_nanos((seconds * 1e9).round() as u64))
+}
+
 /// `--restart`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -30,7 +30,7 @@ pub use journal::{
     leftovers, start_time, undo_list, wait_for_owner,
 };
 pub use launch::{Failure, Launched, Options, Watch, launch, perform_here, perform_host};
-pub use life::{Healthcheck, Life, LogConfig, LogDriver, Restart};
+pub use life::{Healthcheck, Life, LogConfig, LogDriver, Restart, parse_duration};
 pub use op::{Op, c_string, mount_args, mount_words, quote};
 pub use spec::{Dirs, Id, ImageConfig, Name, Spec};
 pub use step::{Child, Phase, Stage, Step, Told};

@@ -2,7 +2,7 @@
 
 use super::super::run::telling;
 use super::super::watch::Teller;
-use super::super::{Context, each, print, rows, string, strings};
+use super::super::{Context, each, happened, print, rows, string, strings};
 use crate::container::{Moment, find};
 use crate::engine;
 use crate::network::{self, Connect, Network, Seen, Wishes};
@@ -24,7 +24,11 @@ fn perform(context: &Context<'_>, said: &ArgMatches, plan: &Plan, word: &str) ->
 pub fn create(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let name = string(said, "name").unwrap_or_default();
     let (plan, id) = network::plan_create(&context.dirs, name, wishes(said)?)?;
-    perform(context, said, &plan, &format!("{id}\n"))
+    let done = perform(context, said, &plan, &format!("{id}\n"))?;
+    if !said.get_flag("dry-run") {
+        happened::network(context, "create", &id, name, None);
+    }
+    Ok(done)
 }
 
 fn wishes(said: &ArgMatches) -> Result<Wishes> {
@@ -96,6 +100,7 @@ fn take_away(context: &Context<'_>, seen: &Seen) -> Result<()> {
     let (lock, entries) = network::removal(dirs, seen)?;
     engine::take_away(dirs, entries, context.failpoint.as_ref())?;
     drop(lock);
+    happened::network(context, "destroy", &seen.network.id, &seen.network.name, None);
     network::after_removal(dirs, seen)
 }
 
@@ -144,6 +149,7 @@ fn sweep_those(context: &Context<'_>, fits: impl Fn(&Network) -> bool) -> Result
             Err(error) => log::info!("{error:#}"),
         }
     }
+    happened::pruned(context, "network", 0);
     Ok(names)
 }
 
@@ -152,12 +158,12 @@ pub fn connect(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let ip6 = string(said, "ip6").map(|text| network::address("--ip6", "IPv6", text)).transpose()?;
     let aliases = strings(said, "alias").map(|text| network::domain("--alias", text)).collect::<Result<_>>()?;
     let wanted = Connect { network: word(said), ip, ip6, aliases };
-    alter(context, said, |spec, runs| network::plan_connect(spec, runs, &wanted))
+    alter(context, said, "connect", |spec, runs| network::plan_connect(spec, runs, &wanted))
 }
 
 pub fn disconnect(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let name = word(said);
-    alter(context, said, |spec, runs| network::plan_disconnect(spec, runs, &name))
+    alter(context, said, "disconnect", |spec, runs| network::plan_disconnect(spec, runs, &name))
 }
 
 fn word(said: &ArgMatches) -> String {
@@ -167,6 +173,7 @@ fn word(said: &ArgMatches) -> String {
 fn alter(
     context: &Context<'_>,
     said: &ArgMatches,
+    action: &str,
     draw: impl FnOnce(&mut crate::plan::Spec, bool) -> Result<Plan>,
 ) -> Result<u8> {
     let dirs = &context.dirs;
@@ -175,7 +182,11 @@ fn alter(
         return print(&dry_run_on_host(&engine::alter(dirs, &id, None, draw)?));
     }
     let mut teller = Teller::new(telling(said));
-    engine::alter(dirs, &id, Some((&mut teller, context.failpoint.clone())), draw).map(|_| 0)
+    engine::alter(dirs, &id, Some((&mut teller, context.failpoint.clone())), draw)?;
+    if let Ok(seen) = network::find(dirs, &word(said)) {
+        happened::network(context, action, &seen.network.id, &seen.network.name, Some(id.as_str()));
+    }
+    Ok(0)
 }
 
 pub fn repair(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {

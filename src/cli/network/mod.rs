@@ -140,7 +140,7 @@ fn inspect_all(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
 }
 
 /// The shape of docker's own.
-fn inspect(seen: &Seen) -> serde_json::Value {
+pub(super) fn inspect(seen: &Seen) -> serde_json::Value {
     let Seen { network, leases } = seen;
     let mut config = json!({ "Subnet": network.subnet, "Gateway": network.gateway });
     if let Some(range) = network.ip_range {
