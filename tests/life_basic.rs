@@ -222,6 +222,7 @@ fn inspect_finds_whatever_has_the_name() {
     let Some(engine) = open() else { return };
     // With the first network come the firewall's tables, which stay.
     engine.ok(&["network", "create", "first"]);
+    engine.ok(&["network", "rm", "first"]);
     let guard = Guard::new(engine.root());
     engine.ok(&["create", "--name", "same", "busybox", "true"]);
     engine.ok(&["tag", "busybox", "same"]);
