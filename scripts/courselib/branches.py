@@ -183,13 +183,13 @@ def manifest(source, files, place):
     lines, rest = rest.split("\n\n", 1)
     dev, rest = rest.split("[dev-dependencies]\n", 1)[1].split("\n\n", 1)
 
-    def used(line, where):
-        name = line.split(" ", 1)[0].replace("-", "_")
-        return re.search(rf"\b{name}(::|!|;)|extern crate {name}", where)
+    def used(some, where):
+        names = set(re.findall(r"\b(\w+)(?=::|!|;)", where))
+        return [line for line in some if line.split(" ", 1)[0].replace("-", "_") in names]
 
-    main = [line for line in lines.splitlines() if used(line, body)]
-    devs = [line for line in lines.splitlines() if line not in main and used(line, tests)]
-    devs += [line for line in dev.splitlines() if used(line, tests + body)]
+    main = used(lines.splitlines(), body)
+    devs = [line for line in used(lines.splitlines(), tests) if line not in main]
+    devs += used(dev.splitlines(), tests + body)
     readme = "" if (place / "README.md").exists() else 'readme = "README.md"\n'
     head = head.replace(readme, "")
     parts = [head.rstrip(), "", "[dependencies]", *main, ""]
@@ -353,7 +353,7 @@ def start(options):
     has = git("for-each-ref", f"refs/heads/{branch}")
     git("worktree", "add", *([str(folder), branch] if has else ["-b", branch, str(folder), origin]))
     print(f"branch {branch}, work tree {folder}\n  cd {folder}\n  less chapters/{chapter.folder.name}/README.md\n"
-          f"  cargo build && sudo scripts/chapters check {chapter.number}")  # fmt: skip
+          f"  cargo build && sudo {course.REPO}/scripts/chapters check {chapter.number}")  # fmt: skip
     return 0
 
 

@@ -30,6 +30,12 @@ def program():
     return course.build(["--features", "labs", "--example", "labs"]) / "examples" / "labs"
 
 
+def words(lab, options):
+    """Its name, symptom and hints, in the reader's language."""
+    lang = options.lang or os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG", "")
+    return lab["zh"] if lang.startswith("zh") else lab
+
+
 def running():
     """The lab that is on."""
     try:
@@ -44,9 +50,10 @@ def verb(options):
     return {"list": listing, "start": start, "check": prove, "hint": hint, "stop": stop}[options.action](options)
 
 
-def listing(_options):
+def listing(options):
     for one in all_labs():
-        print(f"{one['code']:<4} chapter {one['chapter']:02}  {one['name']}")
+        also = f"  {one['zh']['name']}" if words(one, options) is not one else ""
+        print(f"{one['code']:<4} chapter {one['chapter']:02}  {one['name']}{also}")
     return 0
 
 
@@ -56,7 +63,7 @@ def start(options):
         chosen = random.choice([one for one in labs if options.chapter in (None, one["chapter"])])
     else:
         wanted = " ".join(options.words).lower()
-        chosen = next((one for one in labs if wanted in (one["code"].lower(), one["name"].lower())), None)
+        chosen = next((one for one in labs if wanted in (one["code"].lower(), one["name"].lower(), one["zh"]["name"])), None)
         if not chosen:
             raise course.Failure(f"there is no lab `{wanted}`", "scripts/chapters lab list")
     if PLACE.exists():
@@ -72,7 +79,7 @@ def start(options):
     wrapper.write_text(script, encoding="utf-8")
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
     print(f"chapter {chosen['chapter']:02}. A colleague's mydocker is {wrapper}; its data are its own.\n\n"
-          f"    {chosen['symptom']}\n\n"
+          f"    {words(chosen, options)['symptom']}\n\n"
           "Find out what is wrong, and where the kernel shows it. It is a broken engine: only look with it, and let its\n"
           "containers remove nothing.\n\n"
           "    scripts/chapters lab hint             three of them\n"
@@ -81,12 +88,13 @@ def start(options):
     return 0
 
 
-def hint(_options):
+def hint(options):
     lab, state = running()
-    number = min(state["hints"], len(lab["hints"]) - 1)
+    hints = words(lab, options)["hints"]
+    number = min(state["hints"], len(hints) - 1)
     state["hints"] = number + 1
     (PLACE / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    print(f"hint {number + 1} of {len(lab['hints'])}: {lab['hints'][number]}")
+    print(f"hint {number + 1} of {len(hints)}: {hints[number]}")
     return 0
 
 
@@ -94,8 +102,8 @@ def prove(options):
     """The name must be right, and the kernel must show it: wrong with the fault, right without."""
     lab, _ = running()
     said = " ".join(options.words).lower()
-    words = set(re.findall(r"\w+", said))
-    if said not in (lab["code"].lower(), lab["name"].lower()) and not words >= set(re.findall(r"\w+", lab["name"].lower())):
+    typed = set(re.findall(r"\w+", said))
+    if said not in (lab["code"].lower(), lab["name"].lower(), lab["zh"]["name"]) and not typed >= set(re.findall(r"\w+", lab["name"].lower())):
         print(f"`{said}` is not it" if said else "say its name: scripts/chapters lab check NAME")
         return 1
     ask = {"MYDOCKER_LAB": lab["code"], "MYDOCKER_ONLY_ROOMS": lab["only"]}
@@ -117,7 +125,7 @@ def stop(_options):
     if str(PLACE) in mounts:
         raise course.Failure(f"something is still mounted below {PLACE}", f"grep {PLACE} /proc/self/mountinfo; umount it")
     for tree in pathlib.Path("/sys/fs/cgroup").glob("**/mydocker/*"):
-        if tree.is_dir() and (PLACE / "root/containers" / tree.name).exists():
+        if tree.is_dir() and (tree.name == "lab-shared" or (PLACE / "root/containers" / tree.name).exists()):
             try:
                 tree.rmdir()
             except OSError:

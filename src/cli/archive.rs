@@ -1,6 +1,6 @@
 //! `mydocker save|load|import|export`: images and file systems as archives.
 
-use super::image::{flag, many, string, strings, value};
+use super::arg::{flag, many, string, strings, value};
 use super::progress::Progress;
 use super::{Command, Context, happened, print};
 use crate::container::{Event, tell};
@@ -29,7 +29,7 @@ pub fn save_flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
             "oci",
             "oci-archive",
         ]),
-        super::image::words("images", "IMAGE", 1),
+        super::arg::words("images", "IMAGE", 1),
     ])
 }
 

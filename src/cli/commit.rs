@@ -1,6 +1,6 @@
 //! `mydocker commit|diff`: what a container has changed, as an image and as a list.
 
-use super::image::{flag, many, string, value};
+use super::arg::{flag, many, string, value};
 use super::{Command, Context, happened, print};
 use crate::cgroup::{Freezer, freezer};
 use crate::container::{Event, Record, tell};

@@ -1,11 +1,12 @@
 //! `mydocker images|tag|rmi|history` and `mydocker image …`.
 
+use super::arg::{flag, many, string, strings, value, words};
 use super::{Command, Context, happened, human, print, rows};
 use crate::container::Moment;
 use crate::image::{self, Image, Reference, Removed, Store};
 use crate::plan::Room;
 use anyhow::{Result, bail};
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgMatches};
 use serde_json::{Value, json};
 
 type Flags = fn(clap::Command, &[&dyn Room]) -> clap::Command;
@@ -27,30 +28,6 @@ pub const HISTORY: Command = Command {
     act: |context, said| history(context, said),
 };
 pub const IMAGE: Command = Command { name: "image", about: "Manage images", flags: image_flags, act: image };
-
-pub fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-}
-
-pub fn value(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).help(help)
-}
-
-pub fn words(name: &'static str, value: &'static str, least: usize) -> Arg {
-    Arg::new(name).value_name(value).num_args(least..).required(least > 0)
-}
-
-pub fn many(arg: Arg) -> Arg {
-    arg.action(ArgAction::Append)
-}
-
-pub fn string<'a>(said: &'a ArgMatches, name: &str) -> Option<&'a str> {
-    said.get_one::<String>(name).map(String::as_str)
-}
-
-pub fn strings<'a>(said: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-    said.get_many::<String>(name).into_iter().flatten().map(String::as_str)
-}
 
 /// The words of `mydocker image`, each a command of its own too.
 const BELOW: [(&str, &str, Flags); 8] = [

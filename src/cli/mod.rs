@@ -2,6 +2,7 @@
 //! line, with the exit status that docker's scripts expect.
 
 mod archive;
+mod arg;
 mod change;
 mod commit;
 mod cp;

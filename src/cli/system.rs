@@ -1,6 +1,6 @@
 //! `mydocker system df|prune`: what everything takes, and what nobody needs.
 
-use super::image::{flag, many, string, strings, value};
+use super::arg::{flag, many, string, strings, value};
 use super::{Command, Context, human, ps, rows};
 use super::{change, image, print, volume};
 use crate::container::{self, Record, Status};

@@ -1,6 +1,6 @@
 //! `mydocker volume create|ls|inspect|rm|prune`.
 
-use super::image::{flag, many, string, strings, value, words};
+use super::arg::{flag, many, string, strings, value, words};
 use super::{Command, Context, happened, human, print, rows};
 use crate::plan::Room;
 use crate::volume::{Volume, Volumes, find_users};

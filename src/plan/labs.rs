@@ -6,12 +6,14 @@
 use super::{Op, Phase, Plan, Step, c_string};
 use crate::sys;
 use anyhow::{Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Bends the plan by the fault that the environment names, if it names one.
 pub fn bend(plan: &mut Plan) -> Result<()> {
@@ -100,9 +102,63 @@ fn cgroups(code: &str, plan: &mut Plan) -> bool {
         }),
         "B14" => each(plan, "cgroup.mkdir.", |step| step.undo = None),
         "B15" => drop_steps(plan, &["cgroup.namespace"]),
+        "B33" => join_late(plan),
+        "B34" => {
+            plan.into_cgroup = plan.into_cgroup.as_deref().map(shared);
+            each(plan, "cgroup.mkdir.", |step| {
+                let folder = shared(Path::new(&step.op.args[0]));
+                step.op = Op::new("mkdir", [folder.display().to_string()], step.op.shell.clone(), move |_| {
+                    std::fs::create_dir_all(&folder).map_err(|_| Errno::EIO)
+                });
+                step.undo = None;
+            });
+            for name in ["cgroup.limit.", "cgroup.join."] {
+                each(plan, name, |step| {
+                    step.op = Op::set(&shared(Path::new(&step.op.args[0])), step.op.args[1].clone());
+                });
+            }
+        }
+        "B35" => each(plan, "cgroup.limit.cpu.", |step| {
+            let (path, value) = (PathBuf::from(&step.op.args[0]), step.op.args[1].clone());
+            step.op = match value.split_once(' ') {
+                Some((quota, period)) => Op::set(&path, format!("{period} {quota}")),
+                None if step.name.ends_with("period_us") => Op::set(&path, "50000"),
+                None => Op::set(&path, "100000"),
+            };
+        }),
         _ => return false,
     }
     true
+}
+
+/// The child's cgroups, once it is another program already.
+fn join_late(plan: &mut Plan) {
+    let made = plan.steps.iter().filter(|step| step.name.starts_with("cgroup.mkdir."));
+    let folders: Vec<PathBuf> = made.map(|step| PathBuf::from(&step.op.args[0])).collect();
+    plan.into_cgroup = None;
+    drop_steps(plan, &["cgroup.join."]);
+    let op = Op::new("write", ["cgroup.procs"], "(sleep 0.03; echo $PID > cgroup.procs) &", move |stage| {
+        let (Some(child), folders) = (&stage.child, folders.clone()) else { return Ok(()) };
+        let pid = child.pid.to_string();
+        std::thread::spawn(move || {
+            let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+            while program(&pid) == program("self") {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(30));
+            folders.iter().for_each(|folder| drop(std::fs::write(folder.join("cgroup.procs"), &pid)));
+        });
+        Ok(())
+    });
+    plan.add(Phase::Beside, "join-late", op);
+}
+
+/// The same path, with one name in the place of the container's id.
+fn shared(path: &Path) -> PathBuf {
+    let text = path.display().to_string();
+    let Some((before, rest)) = text.split_once("/mydocker/") else { return path.to_owned() };
+    let file = rest.split_once('/').map(|(_, file)| format!("/{file}")).unwrap_or_default();
+    format!("{before}/mydocker/lab-shared{file}").into()
 }
 
 /// Chapter 03.
@@ -126,6 +182,10 @@ fn root(code: &str, plan: &mut Plan) -> bool {
         "B19" => drop_steps(plan, &["security."]),
         "B20" => drop_steps(plan, &["rootfs.node.random"]),
         "B21" => drop_steps(plan, &["rootfs.pivot", "rootfs.let-go"]),
+        // The plan says it, and nothing is called.
+        "B36" => each(plan, "security.", |step| {
+            step.op = Op::new(step.op.call, step.op.args.clone(), step.op.shell.clone(), |_| Ok(()));
+        }),
         _ => return false,
     }
     true
@@ -199,7 +259,39 @@ fn wire(code: &str, plan: &mut Plan) -> bool {
         "B30" => drop_steps(plan, &["network.address", "network.route"]),
         "B31" => drop_steps(plan, &["network.route"]),
         "B32" => drop_steps(plan, &["network.publish"]),
+        "B37" => drop_steps(plan, &["network.forward."]),
+        "B38" => afterwards(
+            plan,
+            "iptables -t nat -S | grep mydocker | grep MASQUERADE | sed s/^-A/-D/ | xargs -rL1 iptables -t nat",
+        ),
+        "B39" => afterwards(
+            plan,
+            "iptables -t nat -S OUTPUT | grep mydocker:jump | sed s/^-A/-D/ | xargs -rL1 iptables -t nat",
+        ),
+        "B40" => {
+            let route = plan.steps.iter().find(|step| step.name == "network.route").map(|step| step.op.args[1].clone());
+            let gateway = route.unwrap_or_default();
+            let same = gateway.rsplit_once('.').map(|(net, _)| format!("{net}.9")).unwrap_or_default();
+            let change = format!(
+                "nsenter -t $PID -n sh -c 'ip addr flush dev eth0; ip addr add {same}/16 dev eth0; ip route replace default via {gateway}'"
+            );
+            afterwards(plan, &change);
+        }
         _ => return false,
     }
     true
+}
+
+/// Spoils on the host what the network's steps have made.
+fn afterwards(plan: &mut Plan, line: &str) {
+    if !plan.steps.iter().any(|step| step.name.starts_with("network.veth.")) {
+        return;
+    }
+    let script = line.to_string();
+    let op = Op::new("posix_spawn", ["sh"], line, move |stage| {
+        let pid = stage.child.as_ref().map(|child| child.pid.to_string()).unwrap_or_default();
+        let done = std::process::Command::new("sh").args(["-c", &script]).env("PID", pid).status();
+        done.map(|_| ()).map_err(|_| Errno::EIO)
+    });
+    plan.add(Phase::Beside, "spoil", op);
 }

@@ -135,8 +135,8 @@ impl Subject {
         let dialect = self.dialect()?;
         let start = |flags: &&[&str]| {
             let words = self.words(&dialect, flags, command);
-            let running = self.engine.try_start_under(program, words).map_err(refused)?;
-            settle(&running, command);
+            let mut running = self.engine.try_start_under(program, words).map_err(refused)?;
+            settle(&mut running, command);
             Ok(running)
         };
         first_known(ways.iter().map(start))
@@ -169,12 +169,16 @@ pub fn needs_own_root(running: &Running) -> Finding {
 
 /// A program that is not ours may run helpers in the new namespaces before the command; their words are not the
 /// command's. One that garbles the words is not waited for long.
-fn settle(running: &Running, command: &[&str]) {
+fn settle(running: &mut Running, command: &[&str]) {
     let end = Instant::now() + crate::support::slow(Duration::from_secs(4));
     // A shell may have become the last word of its script by now.
     let became = command.last().and_then(|script| script.rsplit("exec ").next()).unwrap_or_default();
     let arrived = |words: &[String]| words == command || words.join(" ") == became;
     while !arrived(&kernel::words(running.pid)) && Instant::now() < end {
+        // What was taken for the command was a helper on the host, and has ended.
+        if !kernel::alive(running.pid) {
+            running.look_again();
+        }
         crate::support::nap(Duration::from_micros(500));
     }
 }

@@ -265,6 +265,11 @@ impl Running {
         }
     }
 
+    /// Looks for the command once more: what was taken for it was a helper that has ended.
+    pub fn look_again(&mut self) {
+        self.pid = self.find_command().unwrap_or(self.pid);
+    }
+
     fn find_command(&mut self) -> Option<u32> {
         let engine = self.child.id();
         let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();

@@ -41,21 +41,10 @@ impl Lab {
             skip("iptables is not installed");
             return None;
         }
-        let lan = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
-        let host = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        while kernel::namespace(lan.id(), "net").is_none_or(|net| net == host.display().to_string()) {
-            super::nap(Duration::from_millis(1));
-        }
-        let lab = Self { engine, lan };
+        let lab = Self { engine, lan: neighbour() };
         // A new network namespace begins with what the machine's own says.
         sh("echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
-        // Addresses that come and go by themselves would look like a change.
-        sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
-        sh(&format!("ip link add wire mtu 1400 type veth peer name wire mtu 1400 netns {}", lab.lan.id()));
-        sh(&format!("ip addr add {HOST}/24 dev wire; ip link set wire up; ip route add default via {LAN}"));
-        lab.in_lan(&format!(
-            "ip link set lo up; ip addr add {LAN}/24 dev wire; ip link set wire up; ip route add 172.16.0.0/12 via {HOST}"
-        ));
+        lab.in_lan(&format!("ip route add 172.16.0.0/12 via {HOST}"));
         Some(lab)
     }
 
@@ -78,6 +67,24 @@ impl Lab {
         warm(&self.engine);
         Guard::new(self.engine.root())
     }
+}
+
+/// A network namespace at the other end of a cable, which knows the host and nobody else; it lives as long as this
+/// process.
+pub fn neighbour() -> Child {
+    let lan = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
+    let host = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    while kernel::namespace(lan.id(), "net").is_none_or(|net| net == host.display().to_string()) {
+        super::nap(Duration::from_millis(1));
+    }
+    // Addresses that come and go by themselves would look like a change.
+    sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+    let pid = lan.id();
+    sh(&format!("ip link add wire mtu 1400 type veth peer name wire mtu 1400 netns {pid}"));
+    sh(&format!("ip addr add {HOST}/24 dev wire; ip link set wire up; ip route add default via {LAN}"));
+    let inside = format!("ip link set lo up; ip addr add {LAN}/24 dev wire; ip link set wire up");
+    sh(&format!("nsenter -t {pid} -n sh -c '{inside}'"));
+    lan
 }
 
 /// Has the engine make its default network, which stays, and waits until the first container's port is gone.

@@ -131,7 +131,7 @@ impl Site {
             if wished(&answer) || Instant::now() > end {
                 return answer;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            crate::support::nap(Duration::from_millis(20));
         }
     }
 
