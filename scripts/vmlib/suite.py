@@ -100,7 +100,7 @@ def run(options, image):
     engine = build.binary(options) if options.bin else tests.engine
     contents = share.Contents(engine, job(options, chosen, engine), [*chosen.values(), *tests.programs])
     path = host.cache() / f"test-{options.cgroup}.log"
-    with open(path, "wb") as log:
+    with open(path, "wb", buffering=0) as log:
         reader = Reader(log)
         outcome = qemu.boot(options, image, contents, out=reader, err=log.write)
     status = outcome.report()
