@@ -205,3 +205,28 @@ fn one_dead_engine_among_many_is_found() {
     engine.ok(&words);
     guard.check();
 }
+
+/// What a container's root reaches by `/proc/PID/exe` of an `exec` is no file that he could write (CVE-2019-5736), when
+/// nobody runs it any more. By another copy of the program, as after an upgrade: the monitor keeps its own busy.
+#[test]
+fn the_program_of_an_exec_cannot_be_overwritten() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    detached(&engine, &["--name", "web"], &["sleep", "100"]);
+    let newer = engine.folder().join("mydocker");
+    std::fs::copy(engine.binary(), &newer).unwrap();
+    let mut command = std::process::Command::new(&newer);
+    let mut exec = command.args(["exec", "web", "sleep", "100"]).env("MYDOCKER_ROOT", engine.root()).spawn().unwrap();
+    let program = format!("/proc/{}/exe", exec.id());
+    until("the command runs", || kernel::children(exec.id()).iter().any(|pid| kernel::words(*pid)[0] == "sleep"));
+    let held = std::fs::File::open(&program).unwrap();
+    let command = nix::unistd::Pid::from_raw(kernel::children(exec.id())[0] as i32);
+    nix::sys::signal::kill(command, nix::sys::signal::Signal::SIGKILL).unwrap();
+    exec.wait().unwrap();
+    until("nobody runs it", || std::fs::OpenOptions::new().write(true).open(&newer).is_ok());
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+    let error = std::fs::OpenOptions::new().write(true).open(&again).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EROFS), "{error}");
+    engine.ok(&["rm", "-f", "web"]);
+    guard.check();
+}

@@ -21,6 +21,11 @@ impl ExecVector {
         Self { strings, pointers }
     }
 
+    /// The list, for the kernel.
+    pub(super) fn as_ptr(&self) -> *const *const libc::c_char {
+        self.pointers.as_ptr()
+    }
+
     pub fn strings(&self) -> &[CString] {
         &self.strings
     }

@@ -15,6 +15,7 @@ mod mount;
 mod netfilter;
 mod netlink;
 mod path;
+mod seal;
 mod signals;
 mod stdio;
 mod tty;
@@ -31,6 +32,7 @@ pub use path::{
     FdPath, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_tmpfile_and_link,
     openat2, read_link,
 };
+pub use seal::run_from_read_only;
 pub use signals::{
     SignalFd, default_signals, interrupted, kill, pidfd_open, pidfd_send_signal, wait_pidfd, wait_signal,
 };
