@@ -252,3 +252,17 @@ fn inspect_finds_whatever_has_the_name() {
     expect(&engine.run(["inspect", "--type", "planet", "same"]), 1, "--type: `planet`");
     guard.check();
 }
+
+/// The monitor has no working directory of its caller's.
+#[test]
+fn a_relative_cidfile_is_where_its_caller_is() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    let mut command = engine.command(["run", "-d", "--cidfile", "cid", "busybox", "sleep", "100"]);
+    let output = command.current_dir(engine.folder()).output().unwrap();
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_string();
+    assert_eq!(std::fs::read_to_string(engine.folder().join("cid")).unwrap().trim(), id);
+    engine.ok(&["rm", "-f", &id]);
+    std::fs::remove_file(engine.folder().join("cid")).unwrap();
+    guard.check();
+}

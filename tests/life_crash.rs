@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::time::Duration;
 use support::life::*;
-use support::{Guard, kernel};
+use support::{Guard, kernel, slow};
 
 #[test]
 fn a_killed_monitor_leaves_a_container_that_can_be_found_and_ended() {
@@ -20,7 +20,9 @@ fn a_killed_monitor_leaves_a_container_that_can_be_found_and_ended() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(monitor(pid) as i32), nix::sys::signal::SIGKILL).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         assert!(kernel::alive(pid), "it died with its monitor");
-        assert_eq!(engine.inspect("web", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
+        let shown = engine.run(["inspect", "-f", "{{.State.Status}} {{.State.Pid}}", "web"]);
+        assert_eq!(shown.stdout.trim(), format!("running {pid}"));
+        assert!(shown.took < slow(Duration::from_millis(1500)), "it waited for an end that does not come");
         assert_eq!(engine.run(["exec", "web", "echo", "hi"]).stdout, "hi\n");
         engine.ok(&["stop", "web"]);
         assert!(!kernel::alive(pid));

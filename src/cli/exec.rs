@@ -39,5 +39,6 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         let prepared = engine::prepare_exec(&exec)?;
         return print(&dry_run(&prepared.plan, &prepared.spec));
     }
+    engine::out_of_reach()?;
     engine::exec(&exec, &mut Teller::new(telling(said)), context.failpoint.clone())?.context(LEFT)
 }

@@ -22,11 +22,14 @@ pub struct Running {
     /// The engine that made it and reaps it.
     pub monitor: u32,
     pub monitor_start: u64,
+    /// It lives on when that one is killed (`run -d`); else the kernel kills it then.
+    #[serde(default)]
+    pub stays: bool,
 }
 
 impl Running {
-    /// Process `pid`, which we have just made.
-    pub fn now(pid: i32) -> Self {
+    /// Process `pid`, which we have just made. `stays`: it lives on when we are killed.
+    pub fn now(pid: i32, stays: bool) -> Self {
         let monitor = std::process::id();
         Self {
             pid,
@@ -35,6 +38,7 @@ impl Running {
             started_at: Timestamp::now(),
             monitor,
             monitor_start: start_time(monitor).unwrap_or(0),
+            stays,
         }
     }
 

@@ -59,11 +59,17 @@ pub fn prepare_exec(exec: &Exec<'_>) -> Result<Prepared> {
     Ok(Prepared { spec, plan })
 }
 
+/// Begins this program once more, from where nobody can write to it: for a front that does nothing but `exec`, which puts
+/// a copy of us into a container that runs already, and that may be waiting for it. (A monitor, whose health checks do the
+/// same, lives longer than all who could reach its program, and a file that runs cannot be written.)
+pub fn out_of_reach() -> Result<()> {
+    as_root()?;
+    sys::run_from_read_only().context("cannot put the engine's own program out of the container's reach")
+}
+
 /// Runs it, and waits for its end unless it is detached: the exit status; `None`: its caller has left it.
 pub fn exec(exec: &Exec<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>) -> Result<Option<u8>> {
     as_root()?;
-    // `exec` puts a copy of us into a container that runs already, and that may be waiting for it.
-    sys::run_from_read_only().context("cannot put the engine's own program out of the container's reach")?;
     recover(exec.dirs, &exec.id)?;
     let prepared = prepare_exec(exec)?;
     if exec.detached {

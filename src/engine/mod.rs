@@ -30,7 +30,7 @@ pub use attach::{Attach, attach};
 pub use change::{pause, rename, unpause, update};
 pub use copy::{Copier, Copying};
 pub use create::{create, until_named};
-pub use exec::{Exec, exec, prepare_exec};
+pub use exec::{Exec, exec, out_of_reach, prepare_exec};
 pub use keys::detach_keys;
 pub use monitor::detach;
 pub use operate::{alter, make_ready, operate, take_away};
@@ -108,7 +108,9 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     let mut plan = Plan::draw(rooms, &spec)?;
     create::claim(&spec, starts, &mut plan)?;
     if let Ok(Some(path)) = said.try_get_one::<String>("cidfile") {
-        create::cidfile(&spec, std::path::Path::new(path), &mut plan);
+        // A monitor has left the caller's working directory by the time it writes.
+        let path = std::path::absolute(path).with_context(|| format!("--cidfile: `{path}`"))?;
+        create::cidfile(&spec, &path, &mut plan);
     }
     Ok(Prepared { spec, plan })
 }

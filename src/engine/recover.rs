@@ -73,7 +73,7 @@ pub fn recover(dirs: &Dirs, id: &Id) -> Result<()> {
 pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
     let Leftover { id, journal } = leftover;
     let running = Running::read(dirs, &id);
-    if running.as_ref().is_some_and(|running| running.alive() && !ends_with_its_engine(dirs, &id, running)) {
+    if running.as_ref().is_some_and(|running| running.alive() && !ends_with_its_engine(running)) {
         // Only its monitor is gone. `stop` and `rm -f` end it.
         return Ok(());
     }
@@ -102,9 +102,9 @@ pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
 
 /// Waits for a container that has no monitor, and so is dying: the kernel kills it when its engine ends, but an engine's
 /// files are closed, and its journal unlocked, a moment before that.
-fn ends_with_its_engine(dirs: &Dirs, id: &Id, running: &Running) -> bool {
+fn ends_with_its_engine(running: &Running) -> bool {
     const PATIENCE: u16 = 2000;
-    if Record::read(dirs, id).is_ok_and(|record| record.spec.detached) {
+    if running.stays {
         return false;
     }
     let ended = |pidfd: OwnedFd| {

@@ -60,7 +60,7 @@ impl Watch for Registrar<'_> {
 
     fn after(&mut self, step: &Step, child: Option<Pid>, result: Result<(), Errno>) {
         if let (Phase::Clone, Some(child), true) = (step.phase, child, self.spec.life.is_some()) {
-            let written = Running::now(child.as_raw()).write(&self.spec.dirs, &self.spec.id);
+            let written = Running::now(child.as_raw(), self.spec.detached).write(&self.spec.dirs, &self.spec.id);
             if let Err(error) = written {
                 log::warn!("cannot write down which process container {} is: {error}", self.spec.id.short());
             }
