@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_streak_makes_it_ill_and_one_good_look_makes_it_well() {
         let check = Healthcheck { retries: 2, start_period: 10_000_000_000, ..Healthcheck::default() };
-        let mut running = Running::now(1);
+        let mut running = Running::now(1, true);
         running.started_at = Timestamp::UNIX_EPOCH;
         let mut health = Health { status: "starting".into(), failing_streak: 0, log: vec![] };
         let mut look = |second: i64, exit_code: i32| {
