@@ -4,9 +4,14 @@
 use super::digest::Hashing;
 use super::extract::{Extracted, extract};
 use super::{Change, Digest, Store};
+use crate::sys::{self, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS};
 use crate::tree::{Attributes, Stack, open_folder};
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use oci_spec::image::{Descriptor, MediaType};
+use std::ffi::CString;
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -212,8 +217,7 @@ pub fn settle(
     if !below.is_empty() && (layer.extracted.needs_lower || !layer.extracted.implicit.is_empty()) {
         let trees: Vec<PathBuf> = below.iter().filter_map(|chain| change.tree(chain)).collect();
         let lower = Stack::open(&trees)?;
-        let there = |path: &Vec<u8>| lower.find(path, false).ok().flatten().is_some();
-        let again = layer.extracted.needs_lower || layer.extracted.implicit.iter().any(there);
+        let again = layer.extracted.needs_lower || !as_below(&layer, &lower)?;
         if again {
             let tree = change.path("tree");
             let file = File::open(blob).with_context(|| format!("cannot read `{}`", blob.display()))?;
@@ -226,6 +230,35 @@ pub fn settle(
         like(&layer.tree, &top).context("the layer's root")?;
     }
     change.add_layer(chain, &layer.tree, layer.extracted.bytes)
+}
+
+/// Gives the folders that no entry of the layer describes what they have below: owner, mode, times, attributes. `false`:
+/// one of them is a link there, so what is in it belongs elsewhere.
+fn as_below(layer: &Unpacked, lower: &Stack) -> Result<bool> {
+    let tree = open_folder(&layer.tree)?;
+    let mut all_folders = true;
+    lower.each(&layer.extracted.implicit, &mut |path, view, name, child| {
+        match crate::tree::kind(&child.stat) {
+            libc::S_IFDIR => {}
+            libc::S_IFLNK => {
+                all_folders = false;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
+        let path = CString::new(path)?;
+        // What has been replaced by something else since has nothing to take over.
+        let ours = match sys::openat2(&tree, &path, flags, Mode::empty(), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
+            other => other?,
+        };
+        let theirs = sys::openat2(view.holder(child), name, flags, Mode::empty(), RESOLVE_NO_SYMLINKS)?;
+        let attributes = Attributes::of(&theirs, &child.stat)?;
+        attributes.apply(&ours, c".", libc::S_IFDIR, None)?;
+        Ok(attributes.apply_times(&ours, c".")?)
+    })?;
+    Ok(all_folders)
 }
 
 /// Gives the folder `tree` the attributes of the folder `other`.

@@ -126,6 +126,34 @@ impl Stack {
         Ok(view.child(&name)?.map(|child| (view, name, child)))
     }
 
+    /// Looks up many paths, sorted by their bytes' parts, of which each stands right after the folder that it is in (or that
+    /// folder is not asked for): what is there, with no link followed. A folder is opened once for all that it holds.
+    pub fn each(
+        &self,
+        paths: &[Vec<u8>],
+        see: &mut dyn FnMut(&[u8], &View, &CStr, &Child) -> Result<()>,
+    ) -> Result<()> {
+        let root = self.root()?;
+        let mut trail: Vec<(CString, View)> = Vec::new();
+        'paths: for path in paths {
+            let names = path.split(|byte| *byte == b'/').map(CString::new).collect::<Result<Vec<_>, _>>()?;
+            let Some((last, above)) = names.split_last() else { continue };
+            let same = trail.iter().zip(above).take_while(|((entered, _), name)| entered == *name).count();
+            trail.truncate(same);
+            for name in &above[same..] {
+                let view = trail.last().map_or(&root, |(_, view)| view);
+                let Some(child) = view.child(name)?.filter(|child| is_folder(&child.stat)) else { continue 'paths };
+                let below = view.enter(name, &child)?;
+                trail.push((name.clone(), below));
+            }
+            let view = trail.last().map_or(&root, |(_, view)| view);
+            if let Some(child) = view.child(last)? {
+                see(path, view, last, &child)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Visits everything of the merged tree, each folder before what is in it, names in the order of their bytes. The
     /// root itself comes first, with an empty path.
     pub fn walk(&self, visit: &mut dyn FnMut(&Entry<'_>) -> Result<Turn>) -> Result<()> {
