@@ -24,6 +24,9 @@ pub struct Child {
     holder: usize,
 }
 
+/// What is done with one that was looked up: its path, the view that holds it, its name there.
+pub type See<'a> = dyn FnMut(&[u8], &View, &CStr, &Child) -> Result<()> + 'a;
+
 /// A deleted name, on disk (as [`super::make_whiteout`] makes it).
 pub fn is_whiteout(stat: &FileStat) -> bool {
     matches!(super::kind(stat), libc::S_IFCHR | libc::S_IFBLK) && stat.st_rdev == 0
@@ -128,11 +131,7 @@ impl Stack {
 
     /// Looks up many paths, sorted by their bytes' parts, of which each stands right after the folder that it is in (or that
     /// folder is not asked for): what is there, with no link followed. A folder is opened once for all that it holds.
-    pub fn each(
-        &self,
-        paths: &[Vec<u8>],
-        see: &mut dyn FnMut(&[u8], &View, &CStr, &Child) -> Result<()>,
-    ) -> Result<()> {
+    pub fn each(&self, paths: &[Vec<u8>], see: &mut See<'_>) -> Result<()> {
         let root = self.root()?;
         let mut trail: Vec<(CString, View)> = Vec::new();
         'paths: for path in paths {
