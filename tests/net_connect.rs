@@ -8,7 +8,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
-use support::lab::{HOST, Lab, PATIENCE, reaches, serve, sh};
+use support::lab::{HOST, Lab, PATIENCE, comes_through, reaches, serve, sh};
 use support::{Done, kernel};
 
 fn ok(lab: &Lab, words: &[&str]) -> String {
@@ -82,7 +82,7 @@ fn a_running_container_joins_a_network_and_leaves_it() {
     ok(&lab, &["network", "connect", "--alias", "www", "--ip", "10.7.0.77", "lab", "web"]);
     assert_eq!(cards(web), ["eth0 172.17.0.2/16", "eth1 10.7.0.77/24"]);
     serve(web, 80, "web");
-    assert!(reaches(Some(db), Ipv4Addr::new(10, 7, 0, 77), 80, "web"));
+    assert!(comes_through(Some(db), Ipv4Addr::new(10, 7, 0, 77), 80, "web"));
     for name in ["web", "www"] {
         assert!(ok(&lab, &["exec", "db", "nslookup", name]).contains("10.7.0.77"), "{name}");
         assert_eq!(ask_names_over_tcp(db, name), Some(Ipv4Addr::new(10, 7, 0, 77)), "{name} over tcp");
@@ -143,16 +143,16 @@ fn published_ports_follow_the_container() {
     let web = detached(&lab, "web", &["--network", "bridge", "-p", "8080:80", "-p", "8080:80/udp"]);
     serve(web, 80, "web");
     let lan = Some(lab.lan.id());
-    assert!(reaches(lan, HOST, 8080, "web"));
+    assert!(comes_through(lan, HOST, 8080, "web"));
     ok(&lab, &["network", "connect", "lab", "web"]);
     ok(&lab, &["network", "disconnect", "bridge", "web"]);
-    assert!(reaches(lan, HOST, 8080, "web"), "the ports did not move to the network that is left");
+    assert!(comes_through(lan, HOST, 8080, "web"), "the ports did not move to the network that is left");
     assert!(ok(&lab, &["port", "web"]).contains("80/tcp -> 0.0.0.0:8080"));
     ok(&lab, &["network", "disconnect", "lab", "web"]);
     assert!(!reaches(lan, HOST, 8080, "web"));
     assert!(!sh("iptables-save").contains("--dport 8080"), "{}", sh("iptables-save"));
     ok(&lab, &["network", "connect", "bridge", "web"]);
-    assert!(reaches(lan, HOST, 8080, "web"), "the ports did not come back");
+    assert!(comes_through(lan, HOST, 8080, "web"), "the ports did not come back");
     ok(&lab, &["rm", "-f", "web"]);
     ok(&lab, &["network", "rm", "lab"]);
     guard.check();

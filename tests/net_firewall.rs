@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
-use support::lab::{HOST, LOCALHOST, Lab, address, reaches, serve, sh};
+use support::lab::{HOST, LOCALHOST, Lab, address, comes_through, reaches, serve, sh};
 use support::{Done, Guard, skip};
 
 fn ok(lab: &Lab, words: &[&str]) -> String {
@@ -55,8 +55,8 @@ fn both_ways(name: &str) {
     serve(web.pid, 80, "web");
     let lan = Some(lab.lan.id());
     let works = |what: &str| {
-        assert!(reaches(lan, HOST, 8080, "web"), "{what}: the lan");
-        assert!(reaches(None, LOCALHOST, 8080, "web"), "{what}: 127.0.0.1");
+        assert!(comes_through(lan, HOST, 8080, "web"), "{what}: the lan");
+        assert!(comes_through(None, LOCALHOST, 8080, "web"), "{what}: 127.0.0.1");
         assert!(!reaches(lan, address(&web), 80, "web"), "{what}: the lan came in by the container's address");
     };
     works("at first");

@@ -217,8 +217,8 @@ fn who_reaches_a_port_over_ipv6() {
     assert_eq!(answer(lan, &here, 80), None, "the lan came in by the container's address");
     assert_eq!(answer(Some(far.pid), &here, 80), None, "another network");
     assert_eq!(answer(Some(beside.pid), &here, 84).as_deref(), Some("unpublished"), "a positive control");
-    assert!(support::lab::reaches(lan, support::lab::HOST, 8080, "all"), "IPv4 as ever");
-    assert!(support::lab::reaches(lan, support::lab::HOST, 8083, "four"));
+    assert!(support::lab::comes_through(lan, support::lab::HOST, 8080, "all"), "IPv4 as ever");
+    assert!(support::lab::comes_through(lan, support::lab::HOST, 8083, "four"));
     // What is told of it.
     let text = ok(&lab, &["port", "web", "80"]);
     assert_eq!(text, "0.0.0.0:8080\n[::]:8080");

@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use support::lab::{HOST, Lab, reaches, serve, sh};
+use support::lab::{HOST, Lab, comes_through, serve, sh};
 
 fn ok(lab: &Lab, words: &[&str]) -> String {
     let done = lab.engine.run(words);
@@ -41,7 +41,7 @@ fn a_detached_container_keeps_its_network_until_it_stops_and_gets_one_again() {
         ],
     );
     serve(pid(&lab, "web"), 80, "web");
-    assert!(reaches(Some(lab.lan.id()), HOST, 8080, "web"));
+    assert!(comes_through(Some(lab.lan.id()), HOST, 8080, "web"));
     assert!(ok(&lab, &["exec", "web", "ip", "-4", "-o", "addr"]).contains("172.17.0.2/16"));
     ok(&lab, &["stop", "-t", "0", "web"]);
     assert!(!sh("iptables-save").contains("DNAT --to-destination"), "a stopped container's port is still led in");
@@ -50,7 +50,7 @@ fn a_detached_container_keeps_its_network_until_it_stops_and_gets_one_again() {
     let hosts = ok(&lab, &["exec", "web", "cat", "/etc/hosts"]);
     assert!(hosts.contains("172.17.0.3\t") && !hosts.contains("172.17.0.2\t"), "{hosts}");
     serve(pid(&lab, "web"), 80, "again");
-    assert!(reaches(Some(lab.lan.id()), HOST, 8080, "again"));
+    assert!(comes_through(Some(lab.lan.id()), HOST, 8080, "again"));
     ok(&lab, &["rm", "-f", "web", "other"]);
     guard.check();
 }

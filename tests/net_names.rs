@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
-use support::lab::{HOST, LAN, Lab, address, reaches, serve, settle, sh};
+use support::lab::{HOST, LAN, Lab, address, comes_through, reaches, serve, settle, sh};
 use support::{Done, Guard, Running, kernel};
 
 fn ok(lab: &Lab, words: &[&str]) -> String {
@@ -140,15 +140,18 @@ fn networks_are_apart_and_an_internal_one_goes_nowhere() {
     };
     assert!(heard(one.pid), "a positive control: an ordinary network goes out");
     assert!(!heard(inner.pid), "an internal network goes out");
-    assert!(reaches(Some(beside.pid), address(&inner), 80, "here"), "neighbours on an internal network");
+    assert!(comes_through(Some(beside.pid), address(&inner), 80, "here"), "neighbours on an internal network");
     for (from, to, what) in
         [(&one, &two, "a to b"), (&two, &one, "b to a"), (&one, &inner, "a to i"), (&inner, &one, "i to a")]
     {
         assert!(!reaches(Some(from.pid), address(to), 80, "here"), "{what}");
     }
-    assert!(reaches(Some(one.pid), HOST, 8080, "here"), "what is published is published, to other networks too");
+    assert!(comes_through(Some(one.pid), HOST, 8080, "here"), "what is published is published, to other networks too");
     let both = lab.engine.start(["run", "--rm", "-i", "--network", "net-a", "--network", "net-b", "busybox", "cat"]);
-    assert!(reaches(Some(both.pid), address(&one), 80, "here") && reaches(Some(both.pid), address(&two), 80, "here"));
+    assert!(
+        comes_through(Some(both.pid), address(&one), 80, "here")
+            && comes_through(Some(both.pid), address(&two), 80, "here")
+    );
 }
 
 #[test]
@@ -297,7 +300,7 @@ fn repair_brings_back_what_another_tool_took() {
     sh("for t in raw nat filter; do iptables -t $t -F; iptables -t $t -X; done");
     assert!(!reaches(Some(lab.lan.id()), HOST, 8080, "web"), "a positive control: the flush cuts it off");
     ok(&lab, &["network", "repair"]);
-    assert!(reaches(Some(lab.lan.id()), HOST, 8080, "web"));
+    assert!(comes_through(Some(lab.lan.id()), HOST, 8080, "web"));
     sh("ip link del mydocker0");
     web.stop();
     ok(&lab, &["network", "repair"]);

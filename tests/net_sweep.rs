@@ -5,7 +5,7 @@
 mod support;
 
 use std::time::Duration;
-use support::lab::{HOST, Lab, reaches, serve, sh};
+use support::lab::{HOST, Lab, comes_through, serve, sh};
 use support::{Done, kernel};
 
 fn ok(lab: &Lab, words: &[&str]) -> String {
@@ -72,12 +72,15 @@ fn a_container_that_leaves_whatever_fails_can_leave_again_and_come_back() {
         let again = lab.engine.run(leave);
         assert_eq!((again.status, again.stderr.as_str()), (0, ""), "after {point}");
         assert_eq!(cards(pid), ["eth1"], "after {point}");
-        assert!(reaches(Some(lab.lan.id()), HOST, 8080, "web"), "its ports lead over the other network, after {point}");
+        assert!(
+            comes_through(Some(lab.lan.id()), HOST, 8080, "web"),
+            "its ports lead over the other network, after {point}"
+        );
         // The address and the name are free, and the ports lead back.
         ok(&lab, &["run", "--rm", "--network", "lab", "--ip", "10.7.0.2", "--name", "next", "busybox", "true"]);
         ok(&lab, &["network", "connect", "--ip", "10.7.0.2", "lab", "web"]);
         ok(&lab, &["network", "disconnect", "bridge", "web"]);
-        assert!(reaches(Some(lab.lan.id()), HOST, 8080, "web"), "after {point}");
+        assert!(comes_through(Some(lab.lan.id()), HOST, 8080, "web"), "after {point}");
         ok(&lab, &["network", "connect", "bridge", "web"]);
     }
     ok(&lab, &["rm", "-f", "web"]);
@@ -122,7 +125,7 @@ fn networks_are_mended_whatever_fails_on_the_way() {
     for point in &all {
         struck(&lab, &["network", "repair"], point);
         ok(&lab, &["network", "repair"]);
-        assert!(reaches(Some(lab.lan.id()), HOST, 8080, "web"), "after {point}");
+        assert!(comes_through(Some(lab.lan.id()), HOST, 8080, "web"), "after {point}");
         assert!(sh("ip -4 -o addr").contains("10.7.0.1/24"), "after {point}");
         assert_eq!(sh("iptables-save | grep -c mydocker:jump").trim(), "7", "after {point}");
         break_it();
