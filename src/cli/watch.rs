@@ -36,14 +36,15 @@ impl Teller {
         Self { telling, narrator: Narrator::default(), keyboard }
     }
 
-    /// Waits for Enter; `false` after Ctrl-C. The engine has blocked its signals by now, to pass them on later, so a
-    /// pending one is asked for.
+    /// Waits for Enter; `false` after Ctrl-C, or when the terminal is gone. The engine has blocked its signals by now, to
+    /// pass them on later, so a pending one is asked for.
     fn wait_for_enter(&mut self) -> bool {
         let Some(keyboard) = &mut self.keyboard else { return true };
         loop {
             let mut fds = [PollFd::new(keyboard.get_ref().as_fd(), PollFlags::POLLIN)];
             let ready = poll(&mut fds, 100u16);
-            if sys::interrupted() {
+            let gone = fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP));
+            if sys::interrupted() || gone {
                 return false;
             }
             if ready.is_ok_and(|count| count > 0) {

@@ -10,6 +10,7 @@ use super::recover::{bury, goes_with_its_engine, last_words, tell_end};
 use super::report::{Registrar, Told, name_taken, words};
 use super::start::{chosen, load};
 use super::stop::was_stopped;
+use super::wait::ENDS_US;
 use super::{Prepared, watch::Attended};
 use crate::container::{Event, Lock, LogWriter, Record, Running, read_config, tell};
 use crate::plan::{Dirs, Failpoint, Id, Journal, LogConfig, Room, Spec, Step, Watch, When, undo_list};
@@ -17,6 +18,7 @@ use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::unistd::{ForkResult, Pid};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -47,15 +49,22 @@ pub fn detach(
     failpoint: Option<Failpoint>,
 ) -> Result<Detached> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    let engine = Pid::this();
     match sys::fork().context("cannot fork the monitor")? {
         ForkResult::Child => {
             drop(read);
+            if watch.paced() {
+                goes_with(engine);
+            }
             let caller = caller.map(|caller| (caller.wire, caller.owns));
             become_monitor(rooms, prepared, lock, caller, File::from(write), watch, failpoint)
         }
         ForkResult::Parent { child } => {
             drop(write);
             let wire = caller.map(|caller| caller.his);
+            if watch.paced() {
+                pass_on_orders(child, &read)?;
+            }
             let mut line = String::new();
             let _ = BufReader::new(File::from(read)).read_line(&mut line);
             match serde_json::from_str::<Option<Told>>(&line) {
@@ -70,6 +79,32 @@ pub fn detach(
     }
 }
 
+/// In the monitor, as long as somebody watches each step: it is asked to end when the engine that forked it has gone.
+fn goes_with(engine: Pid) {
+    // What has come before the monitor reads its signals waits for that.
+    let _ = SigSet::from(Signal::SIGTERM).thread_block();
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
+    if Pid::parent() != engine {
+        let _ = raise(Signal::SIGTERM); // it has gone already
+    }
+}
+
+/// In the engine meanwhile: what is typed at the caller's terminal (Ctrl-C) is for the monitor, which the terminal does
+/// not know; the caller is told when all is undone.
+fn pass_on_orders(monitor: Pid, report: &OwnedFd) -> Result<()> {
+    let signals = SignalFd::all().context("cannot read signals")?;
+    loop {
+        let mut fds = [report.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let _ = poll(&mut fds, PollTimeout::NONE);
+        if fds[0].any().unwrap_or(true) {
+            return Ok(());
+        }
+        if std::iter::from_fn(|| signals.read()).any(|signal| ENDS_US.contains(&signal)) {
+            let _ = sys::kill(monitor, libc::SIGTERM);
+        }
+    }
+}
+
 fn become_monitor(
     rooms: &[&dyn Room],
     prepared: Prepared,
@@ -79,7 +114,11 @@ fn become_monitor(
     watch: &mut dyn Watch,
     failpoint: Option<Failpoint>,
 ) -> ! {
+    let paced = watch.paced();
     let begun = Monitor::begin(rooms, prepared, lock.is_some(), caller, watch, failpoint);
+    if paced {
+        let _ = nix::sys::prctl::set_pdeathsig(None);
+    }
     drop(lock);
     let told = begun.as_ref().err().map(|error| {
         let (line, status) = words(error);

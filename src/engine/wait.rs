@@ -17,7 +17,7 @@ pub(super) const PATIENCE: u32 = 3;
 pub(super) const ORDERS: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
 
 /// What ends a program by default and is sent to say so.
-const ENDS_US: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+pub(super) const ENDS_US: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
 /// How it came to an end for the caller.
 pub enum Outcome {
