@@ -1,6 +1,10 @@
 """Images: import, load, commit and save of one large image and of one with 20 layers, beside docker (a daemon of the
 benchmark's own, in its own network namespace), podman, and skopeo with umoci, where they are installed.
 
+All of it on a file system made for it, an ext4 with a journal in a loop device, as most machines have one: without a
+journal ext4 looks over every inode that was freed in the last minutes before it takes another one, and a benchmark
+that removes as much as it makes would time that.
+
 The commands take turns; before each, untimed, what the last round made is removed and the disk is let come to rest.
 The ratio is that of mydocker to the peer, round by round; the goal is half of the best peer's time.
 """
@@ -74,6 +78,19 @@ def archive(scratch, name, tree, parts):
     return path
 
 
+def disk(folder, megabytes):
+    """Mounts an empty ext4 of that size over a folder; what nobody writes of it takes no room."""
+    image = f"{folder}.img"
+    with open(image, "wb") as file:
+        file.truncate(megabytes << 20)
+    for argv in [["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, folder]]:
+        result = quiet(argv)
+        if result.returncode != 0:
+            print(f"on the machine's own file system: {' '.join(argv)}: {result.stderr.strip()}")
+            return
+    print("on an ext4 with a journal, in a loop device")
+
+
 class Engine:
     """docker, or what speaks as it does."""
 
@@ -121,7 +138,7 @@ def engines(options, scratch):
     return found, daemon
 
 
-def turns(title, rounds, works):
+def turns(title, scratch, rounds, works):
     """Each work is (name, prepare, argv): prepared untimed, then timed, in turn."""
     times = {name: [] for name, _, _ in works}
     for number in range(rounds + 1):
@@ -129,7 +146,7 @@ def turns(title, rounds, works):
             prepare()
             os.sync()
             # Some tell their progress to anybody.
-            taken = timing.once(["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh", *argv])
+            taken = timing.once(argv, errors=f"{scratch}/said")
             if number:  # the first warms the files up
                 times[name].append(taken)
     ours = times.pop("mydocker")
@@ -160,9 +177,9 @@ def compare(options, scratch, found):
 
     out = lambda engine: f"{scratch}/{engine.name}.out"
     unlink = lambda path: os.path.exists(path) and os.unlink(path)
-    turns("import of one file system", options.rounds,
+    turns("import of one file system", scratch, options.rounds,
           each(lambda _: ["import", plain, "localhost/plain:1"], lambda engine: engine.gone("localhost/plain:1")))
-    turns("commit of as much", options.rounds,
+    turns("commit of as much", scratch, options.rounds,
           each(lambda _: ["commit", "filled", "localhost/filled:1"], lambda engine: engine.gone("localhost/filled:1")))
     for title, name, path in [("one layer", "big", big), (f"{LAYERS} layers", "many", many)]:
         image = f"localhost/{name}:1"
@@ -171,13 +188,13 @@ def compare(options, scratch, found):
             clean = lambda: [shutil.rmtree(f"{scratch}/{name}", ignore_errors=True) for name in ["oci", "bundle"]]
             script = f"skopeo copy -q docker-archive:{path} oci:{scratch}/oci:x && umoci unpack --image {scratch}/oci:x {scratch}/bundle"
             works.append(("skopeo+umoci", clean, ["/bin/sh", "-c", script]))
-        turns(f"load, {title}", options.rounds, works)
+        turns(f"load, {title}", scratch, options.rounds, works)
         works = each(lambda engine: ["save", "-o", out(engine), image], lambda engine: unlink(out(engine)))
         if timing.found("skopeo"):
             source, to = f"oci:{scratch}/oci:x", f"{scratch}/skopeo.out"
             works.append(("skopeo", lambda: unlink(to),
                           [timing.found("skopeo"), "copy", "-q", source, f"docker-archive:{to}:{image}"]))
-        turns(f"save, {title}", options.rounds, works)
+        turns(f"save, {title}", scratch, options.rounds, works)
         for engine in found:
             unlink(out(engine))
 
@@ -192,6 +209,7 @@ def main():
     scratch = tempfile.mkdtemp(prefix="bench-image-", dir="/var/tmp")
     daemon = None
     try:
+        disk(scratch, 40 * options.size + 4000)
         found, daemon = engines(options, scratch)
         compare(options, scratch, found)
     finally:
@@ -204,6 +222,8 @@ def main():
         for mount in reversed(ours):
             quiet(["umount", "-l", mount])
         shutil.rmtree(scratch, ignore_errors=True)
+        if os.path.exists(f"{scratch}.img"):
+            os.unlink(f"{scratch}.img")
 
 
 main()

@@ -10,17 +10,25 @@ import subprocess
 import time
 
 
-def once(argv):
-    """Milliseconds from the start of the process to its end; its output goes nowhere."""
+def once(argv, errors=None):
+    """Milliseconds from the start of the process to its end; its output goes nowhere, its errors into a file of that
+    name, which is told if it fails."""
     begin = time.perf_counter()
-    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=[
+    actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-    ])
+    ]
+    if errors:
+        actions.append((os.POSIX_SPAWN_OPEN, 2, errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
     _, status = os.waitpid(pid, 0)
     taken = (time.perf_counter() - begin) * 1000
     if status != 0:
-        raise SystemExit(f"bench: `{' '.join(argv)}` ended with status {os.waitstatus_to_exitcode(status)}")
+        said = ""
+        if errors:
+            with open(errors, errors="replace") as file:
+                said = f": {file.read().strip()[-500:]}"
+        raise SystemExit(f"bench: `{' '.join(argv)}` ended with status {os.waitstatus_to_exitcode(status)}{said}")
     return taken
 
 
