@@ -11,7 +11,7 @@ cd "$repo"
 what=${1:-start}
 [ $# -eq 0 ] || shift
 script=scripts/bench/$what.py
-[ -f "$script" ] || { echo "bench.sh: no benchmark \`$what\`; there are: $(ls scripts/bench | sed -n 's/\.py$//p' | grep -v '^timing$' | xargs)" >&2; exit 2; }
+[ -f "$script" ] || { echo "bench.sh: no benchmark \`$what\`; there are: $(ls scripts/bench | sed -n 's/\.py$//p' | grep -vx 'timing\|peers' | xargs)" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH "$0" "$what" "$@"
 
 binary=$(build_release)

@@ -18,9 +18,9 @@ import statistics
 import subprocess
 import tarfile
 import tempfile
-import time
 
 import timing
+from peers import Peers
 
 LAYERS = 20
 
@@ -111,31 +111,9 @@ class Engine:
         self.forget("image", "prune", "-f")
 
 
-def start_docker(scratch):
-    if not timing.found("dockerd"):
-        return None, None
-    argv = ["unshare", "-n", "dockerd", "--data-root", f"{scratch}/docker", "--exec-root", f"{scratch}/docker-run",
-            "-p", f"{scratch}/docker.pid", "-H", f"unix://{scratch}/docker.sock", "--iptables=false", "--ip6tables=false"]
-    log = open(f"{scratch}/docker.log", "w")
-    daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    client = [timing.found("docker"), "-H", f"unix://{scratch}/docker.sock"]
-    for _ in range(150):
-        if quiet([*client, "version"]).returncode == 0:
-            return Engine("docker", client), daemon
-        time.sleep(0.2)
-    print("docker: left out: its daemon does not start")
-    return None, daemon
-
-
-def engines(options, scratch):
+def engines(options, scratch, peers):
     ours = Engine("mydocker", [os.path.abspath(options.mydocker), "--root", f"{scratch}/mydocker"])
-    docker, daemon = start_docker(scratch)
-    found = [ours] + ([docker] if docker else [])
-    if timing.found("podman"):
-        podman = Engine("podman", [timing.found("podman"), "--root", f"{scratch}/podman", "--runroot",
-                                   f"{scratch}/podman-run", "--storage-driver", "overlay", "--log-level", "error"])
-        found.append(podman)
-    return found, daemon
+    return [ours] + [Engine(name, command) for name, command in peers.commands.items()]
 
 
 def turns(title, scratch, rounds, works):
@@ -207,15 +185,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     scratch = tempfile.mkdtemp(prefix="bench-image-", dir="/var/tmp")
-    daemon = None
+    peers = None
     try:
         disk(scratch, 40 * options.size + 4000)
-        found, daemon = engines(options, scratch)
-        compare(options, scratch, found)
+        peers = Peers(scratch)
+        compare(options, scratch, engines(options, scratch, peers))
     finally:
-        if daemon:
-            daemon.terminate()
-            daemon.wait()
+        if peers:
+            peers.end()
         # What podman and docker have mounted is in this mount namespace alone, and goes with it; here before the files.
         with open("/proc/self/mounts") as mounts:
             ours = [line.split()[1] for line in mounts if line.split()[1].startswith(scratch)]

@@ -1,6 +1,6 @@
 """A container's life beside its peers: `exec` (crun, docker, podman), `run -d` and `stop` (docker, podman), `ps` with
 many containers; and what five hundred detached containers cost: start rate, memory, the time of `ps`, and whether they
-leave anything behind. Peers that are not installed, or whose daemon does not answer, are told of and skipped.
+leave anything behind. Peers that are not installed, or cannot run a container here, are told of and left out.
 """
 
 import argparse
@@ -13,9 +13,8 @@ import tempfile
 import time
 
 import timing
+from peers import IMAGE, Peers
 from timing import DATA, RUN
-
-IMAGE = "mydocker-bench"
 
 
 def quiet(argv, **more):
@@ -48,28 +47,12 @@ def crun(scratch, layer):
     return words
 
 
-def peer(name, layer):
-    """docker or podman with an image of the same files; None if it does not answer."""
-    path = timing.found(name)
-    if path is None or quiet([path, "info"]).returncode != 0:
-        print(f"{name}: skipped, it is not installed or does not answer")
-        return None
-    archive = subprocess.Popen(["tar", "-C", layer, "-c", "."], stdout=subprocess.PIPE)
-    quiet_import = subprocess.run([path, "import", "-", IMAGE], stdin=archive.stdout, capture_output=True)
-    network = ["--net", "none"]
-    works = quiet_import.returncode == 0 and quiet([path, "run", "--rm", *network, IMAGE, "/bin/true"]).returncode == 0
-    if not works:
-        print(f"{name}: skipped, it cannot run a container here")
-        return None
-    return path
-
-
 def execs(mydocker, runtime, peers, rounds):
     commands = {"mydocker": [mydocker, "exec", "bench", "/bin/true"]}
     if runtime:
         commands["crun"] = [*runtime, "exec", "bench", "/bin/true"]
-    for name, path in peers.items():
-        commands[name] = [path, "exec", "bench", "/bin/true"]
+    for name, command in peers.items():
+        commands[name] = [*command, "exec", "bench", "/bin/true"]
     times = timing.compare(commands, rounds)
     timing.table("exec", times)
     return times
@@ -77,14 +60,14 @@ def execs(mydocker, runtime, peers, rounds):
 
 def starts_and_stops(mydocker, peers, rounds):
     """One `run -d` and one `stop` each, in turn; what was stopped is removed outside of the clock."""
-    engines = {"mydocker": [mydocker, "busybox"], **{name: [path, IMAGE] for name, path in peers.items()}}
+    engines = {"mydocker": ([mydocker], "busybox"), **{name: (command, IMAGE) for name, command in peers.items()}}
     begun, ended = ({name: [] for name in engines} for _ in range(2))
     for number in range(rounds + 1):
-        for name, (path, image) in engines.items():
+        for name, (command, image) in engines.items():
             label = f"bench-{name}-{number}"
-            run = timing.once([path, "run", "-d", "--net", "none", "--name", label, image, "/bin/sleep", "1000000"])
-            stop = timing.once([path, "stop", "-t", "0", label])
-            quiet([path, "rm", "-f", label])
+            run = timing.once([*command, "run", "-d", "--net", "none", "--name", label, image, "/bin/sleep", "1000000"])
+            stop = timing.once([*command, "stop", "-t", "0", label])
+            quiet([*command, "rm", "-f", label])
             if number > 0:
                 begun[name].append(run)
                 ended[name].append(stop)
@@ -118,9 +101,8 @@ def many(mydocker, count, rounds, peers):
         ids.append(told([mydocker, "run", "-d", "--net", "none", "busybox", "/bin/sleep", "1000000"]).strip())
     rate = count / (time.perf_counter() - begin)
     commands = {"mydocker": [mydocker, "ps"]}
-    commands.update({name: [path, "ps"] for name, path in peers.items()})
-    for name, path in peers.items():
-        print(f"{name} has {len(told([path, 'ps', '-q']).split())} containers that run")
+    for name, command in peers.items():
+        commands[f"{name} with 1"] = [*command, "ps"]
     times = timing.compare(commands, rounds)
     timing.table(f"ps with {count}", times)
     timing.table(f"run -d beside {count}", timing.compare({
@@ -153,26 +135,27 @@ def main():
     mydocker = os.path.abspath(options.mydocker)
     with tempfile.TemporaryDirectory(prefix="mydocker-bench-") as scratch:
         timing.own_folders(scratch)
-        runtime, peers = None, {}
+        runtime, peers = None, None
         try:
             quiet([mydocker, "run", "-d", "--net", "none", "--name", "bench", "busybox", "/bin/sleep", "1000000"],
                   check=True)
             [layer] = glob.glob(f"{DATA}/layers/*/diff")
             runtime = crun(scratch, layer)
-            peers = {name: path for name in ["docker", "podman"] if (path := peer(name, layer))}
-            for path in peers.values():
-                quiet([path, "run", "-d", "--net", "none", "--name", "bench", IMAGE, "/bin/sleep", "1000000"])
-            times = execs(mydocker, runtime, peers, options.rounds)
-            starts_and_stops(mydocker, peers, max(options.rounds // 3, 1))
-            many(mydocker, options.count, options.rounds, peers)
+            peers = Peers(scratch, layer)
+            for command in peers.commands.values():
+                quiet([*command, "run", "-d", "--net", "none", "--name", "bench", IMAGE, "/bin/sleep", "1000000"])
+            times = execs(mydocker, runtime, peers.commands, options.rounds)
+            starts_and_stops(mydocker, peers.commands, max(options.rounds // 3, 1))
+            many(mydocker, options.count, options.rounds, peers.commands)
             if runtime:
                 print(f"exec: {timing.ratio(times, 'mydocker', 'crun'):.2f} x crun (goal: at most 1.00)")
         finally:
             if runtime:
                 quiet([*runtime, "delete", "--force", "bench"])
-            for path in peers.values():
-                quiet([path, "rm", "-f", "bench"])
-                quiet([path, "rmi", IMAGE])
+            if peers:
+                for command in peers.commands.values():
+                    quiet([*command, "rm", "-f", "bench"])
+                peers.end()
             rest = subprocess.run([mydocker, "ps", "-aq"], capture_output=True, text=True).stdout.split()
             if rest:
                 quiet([mydocker, "rm", "-f", *rest])

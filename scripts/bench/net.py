@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ import tempfile
 import time
 
 import timing
+from peers import IMAGE, Peers
 
 PORT = 5201
 
@@ -40,69 +40,6 @@ def private_host(scratch):
     os.makedirs(f"{scratch}/floor")
 
 
-class Docker:
-    """A private daemon, in our namespaces."""
-
-    def __init__(self, scratch, layer):
-        socket_path = f"unix://{scratch}/docker.sock"
-        with open(f"{scratch}/dockerd.log", "w") as log:
-            self.daemon = subprocess.Popen(
-                ["dockerd", "--data-root", f"{scratch}/docker", "--exec-root", f"{scratch}/docker-run",
-                 "--pidfile", f"{scratch}/docker.pid", "-H", socket_path], stdout=log, stderr=log)
-        self.command = [timing.found("docker"), "-H", socket_path]
-        for _ in range(150):
-            if subprocess.run([*self.command, "info"], capture_output=True).returncode == 0:
-                break
-            if self.daemon.poll() is not None:
-                break
-            time.sleep(0.1)
-        load(self.command, layer)
-
-    def stop(self):
-        self.daemon.send_signal(signal.SIGTERM)
-        self.daemon.wait(60)
-
-
-def load(command, layer):
-    archive = subprocess.Popen(["tar", "-C", layer, "-c", "."], stdout=subprocess.PIPE)
-    subprocess.run([*command, "import", "-", "mydocker-bench"], stdin=archive.stdout, check=True, capture_output=True)
-
-
-def podman(scratch, layer):
-    # Its own default limits are above what a machine without CAP_SYS_RESOURCE may set.
-    with open(f"{scratch}/containers.conf", "w") as file:
-        file.write('[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n')
-    os.environ["CONTAINERS_CONF"] = f"{scratch}/containers.conf"
-    command = [timing.found("podman"), "--root", f"{scratch}/podman", "--runroot", f"{scratch}/podman-run",
-               "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--tmpdir", f"{scratch}/podman-tmp"]
-    load(command, layer)
-    return command
-
-
-def peers(scratch, layer):
-    """What is there beside us: name, command, image, and what to call at the end."""
-    found, daemon = {}, None
-    if timing.found("docker") and timing.found("dockerd"):
-        try:
-            daemon = Docker(scratch, layer)
-            found["docker"] = daemon.command
-        except (subprocess.CalledProcessError, OSError) as error:
-            print(f"docker: skipped, its daemon does not start here ({error})")
-    else:
-        print("docker: skipped, it is not installed")
-    if timing.found("podman"):
-        try:
-            command = podman(scratch, layer)
-            subprocess.run([*command, "run", "--rm", "mydocker-bench", "/bin/true"], check=True, capture_output=True)
-            found["podman"] = command
-        except (subprocess.CalledProcessError, OSError) as error:
-            words = (getattr(error, "stderr", b"") or b"").decode().strip().splitlines()
-            print(f"podman: skipped, it does not work here ({words[-1] if words else error})")
-    else:
-        print("podman: skipped, it is not installed")
-    return found, daemon
-
-
 def starts(options, scratch, mydocker, layer, others):
     floor = [os.path.abspath(options.floor), layer, f"{scratch}/floor", "/bin/true"]
     quick = {
@@ -117,8 +54,8 @@ def starts(options, scratch, mydocker, layer, others):
     timing.table(f"with {options.gap} s of idling before each", gaps)
     slow = {"mydocker": quick["mydocker"], "mydocker -p": quick["mydocker -p"]}
     for name, command in others.items():
-        slow[name] = [*command, "run", "--rm", "mydocker-bench", "/bin/true"]
-        slow[f"{name} -p"] = [*command, "run", "--rm", "-p", "127.0.0.1:8081:80", "mydocker-bench", "/bin/true"]
+        slow[name] = [*command, "run", "--rm", IMAGE, "/bin/true"]
+        slow[f"{name} -p"] = [*command, "run", "--rm", "-p", "127.0.0.1:8081:80", IMAGE, "/bin/true"]
     if others:
         timing.table("beside the peers", timing.compare(slow, max(options.rounds // 5, 1)))
     print("\nbudget                            reached")
@@ -234,7 +171,7 @@ def wires(options, scratch, mydocker, others):
         return
     all_wires = {"bare bridge": bare(scratch), "mydocker": containers(mydocker, "busybox", 5301)}
     for number, (name, command) in enumerate(others.items()):
-        all_wires[name] = containers(command, "mydocker-bench", 5302 + number)
+        all_wires[name] = containers(command, IMAGE, 5302 + number)
     rows = {}
     try:
         for _ in range(options.turns):
@@ -273,21 +210,21 @@ def main():
         line = ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, *sys.argv]
         os.execvp(line[0], line)
     scratch = tempfile.mkdtemp(prefix="mydocker-bench-", dir="/var/tmp")
-    daemon = None
+    others = None
     try:
         private_host(scratch)
         mydocker = [os.path.abspath(options.mydocker), "--root", f"{scratch}/root"]
         subprocess.run([*mydocker, "run", "--rm", "busybox", "true"], check=True)
         [layer] = [f"{scratch}/root/layers/{name}/diff" for name in os.listdir(f"{scratch}/root/layers")
                    if os.path.exists(f"{scratch}/root/layers/{name}/diff/bin/true")]
-        others, daemon = peers(scratch, layer)
+        others = Peers(scratch, layer, apart=False)
         if options.only != "wires":
-            starts(options, scratch, mydocker, layer, others)
+            starts(options, scratch, mydocker, layer, others.commands)
         if options.only != "starts":
-            wires(options, scratch, mydocker, others)
+            wires(options, scratch, mydocker, others.commands)
     finally:
-        if daemon:
-            daemon.stop()
+        if others:
+            others.end()
         for line in sh("cut -d' ' -f5 /proc/self/mountinfo").split():
             if line.startswith(scratch):
                 subprocess.run(["umount", "-l", line], capture_output=True)

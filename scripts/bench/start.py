@@ -1,7 +1,7 @@
 """The start of a container: `mydocker run --rm --net none busybox true` beside the floor and its peers.
 
 The floor makes the same kernel objects and nothing else. crun and runc run a bundle of the same files (less work: they
-make no overlay, and read a finished spec); docker, where a daemon answers, runs an image made of them.
+make no overlay, and read a finished spec); docker and podman run an image made of them.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 
 import timing
+from peers import IMAGE, Peers
 from timing import DATA, RUN
 
 
@@ -56,17 +57,6 @@ def commands(options, scratch):
     return found
 
 
-def docker(layer):
-    """docker's own `run`, if a daemon answers; its image is made of the same files."""
-    path = timing.found("docker")
-    if path is None or subprocess.run([path, "info"], capture_output=True).returncode != 0:
-        print("docker: skipped, no daemon answers")
-        return None
-    archive = subprocess.Popen(["tar", "-C", layer, "-c", "."], stdout=subprocess.PIPE)
-    subprocess.run([path, "import", "-", "mydocker-bench"], stdin=archive.stdout, check=True, capture_output=True)
-    return [path, "run", "--rm", "--net", "none", "mydocker-bench", "/bin/true"]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mydocker", required=True)
@@ -80,9 +70,14 @@ def main():
         timing.table("in a tight loop", loop)
         gaps = timing.compare(quick, max(options.rounds // 2, 1), options.gap)
         timing.table(f"with {options.gap} s of idling before each", gaps)
-        slow = docker(tree())
-        if slow:
-            timing.table("beside docker", timing.compare({"mydocker": quick["mydocker"], "docker": slow}, 10))
+        peers = Peers(scratch, tree())
+        try:
+            slow = {name: [*command, "run", "--rm", "--net", "none", IMAGE, "/bin/true"]
+                    for name, command in peers.commands.items()}
+            if slow:
+                timing.table("beside the peers", timing.compare({"mydocker": quick["mydocker"], **slow}, 10))
+        finally:
+            peers.end()
     print("\nbudget                     reached")
     print(f"1.35 x floor, tight loop   {timing.ratio(loop, 'mydocker', 'floor'):.2f}")
     if "crun" in loop:
