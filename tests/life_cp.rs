@@ -93,6 +93,40 @@ fn a_file_goes_in_and_comes_out() {
     });
 }
 
+/// Both ways, for a folder as for what is in it; also where the container's user is not root.
+#[test]
+fn who_owns_what_was_copied() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    ok(&engine, &["run", "-d", "--name", "web", "-u", "77:78", "busybox", "sleep", "1000"]);
+    let here = engine.folder().join("here");
+    let inner = file(&here, "dir/inner", "text");
+    for path in [&here.join("dir"), &inner] {
+        std::os::unix::fs::chown(path, Some(1234), Some(2345)).unwrap();
+    }
+    let owners = |folder: &Path| {
+        [folder.to_owned(), folder.join("inner")].map(|path| {
+            let data = fs::metadata(path).unwrap();
+            (data.uid(), data.gid())
+        })
+    };
+    let dir = here.join("dir").display().to_string();
+    ok(&engine, &["cp", &dir, "web:/in"]);
+    ok(&engine, &["cp", "-a", &dir, "web:/kept"]);
+    assert_eq!(owners(&upper(&engine, "web", "/in")), [(0, 0); 2]);
+    assert_eq!(owners(&upper(&engine, "web", "/kept")), [(1234, 2345); 2]);
+    // The caller is root here, in a group of its own.
+    let out = here.join("out").display().to_string();
+    let mut command = engine.command(["cp", "web:/kept", &out]);
+    std::os::unix::process::CommandExt::gid(&mut command, 4321);
+    assert_eq!(engine.finish(command).status, 0);
+    ok(&engine, &["cp", "-a", "web:/kept", here.join("same").to_str().unwrap()]);
+    assert_eq!(owners(&here.join("out")), [(0, 4321); 2]);
+    assert_eq!(owners(&here.join("same")), [(1234, 2345); 2]);
+    ok(&engine, &["rm", "-f", "web"]);
+    guard.check();
+}
+
 #[test]
 fn folders_by_dockers_rules() {
     both(|engine, name, here| {

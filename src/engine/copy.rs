@@ -20,7 +20,9 @@ use std::os::fd::OwnedFd;
 pub struct Copying {
     /// `-L`: a link at the end of the source's path is followed.
     pub follow: bool,
-    /// `-a`: owners, set-user-ID bits and extended attributes come along.
+    /// `-a`: owners, set-user-ID bits and extended attributes come along. Else everything belongs to whoever stands at the
+    /// other end, as docker's reference has it (`docker cp`): in a container to root, whatever user it runs as; here to
+    /// the caller. Docker's own engine does not do all of that: it keeps the host's owners on the way in.
     pub archive: bool,
 }
 
