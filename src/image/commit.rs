@@ -5,7 +5,7 @@ use super::changes::{Container, IMAGE_CONFIG, IMAGE_ID};
 use super::digest::Hashing;
 use super::layer::{settle, unpack};
 use super::pack::{pack_delta, pack_layer, pack_tree};
-use super::{Change, Config, Digest, Execution, History, Reference, Store, change};
+use super::{Change, Config, Digest, Execution, History, Reference, Store, change, instruction};
 use crate::tree::{Entry, Stack};
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -22,14 +22,6 @@ pub struct Words {
     pub changes: Vec<String>,
 }
 
-impl Words {
-    /// What is said makes sense: asked before anything long is done.
-    fn check(&self) -> Result<()> {
-        let mut scratch = Execution::default();
-        self.changes.iter().try_for_each(|instruction| super::instruction::apply(&mut scratch, instruction))
-    }
-}
-
 /// Now, as Go prints it (RFC 3339 with nanoseconds).
 fn now() -> String {
     jiff::Timestamp::now().to_string()
@@ -37,13 +29,14 @@ fn now() -> String {
 
 /// Makes an image of `container`'s layer on top of its image: the new id. The caller has paused it.
 pub fn commit(store: &Store, container: &Container, words: &Words) -> Result<Digest> {
-    words.check()?;
     let parent = container.note(IMAGE_ID).context("the container does not say which image it was made of")?;
     let parent = store.get(parent).context("the image of the container")?;
     let mut config = parent.config.clone();
     if let Some(said) = container.note(IMAGE_CONFIG) {
         config.config = serde_json::from_str::<Execution>(said).context("the container's config is damaged")?;
     }
+    // Before anything long is done: what was said may make no sense.
+    instruction::apply(&mut config.config, &words.changes)?;
     let below = Stack::open(&container.lower())?;
     let mut change = Change::begin(store)?;
     let (path, file) = change.new_file("blob")?;
@@ -70,13 +63,12 @@ pub fn commit(store: &Store, container: &Container, words: &Words) -> Result<Dig
 
 /// Makes an image of one archive, plain or packed: the new id.
 pub fn import(store: &Store, input: impl Read + Send, words: &Words) -> Result<Digest> {
-    words.check()?;
+    let mut config = changed(words)?;
     let mut change = Change::begin(store)?;
     let (path, file) = change.new_file("blob")?;
     let tree = change.path("tree");
     let unpacked = unpack(input, Some(&file), &tree, None)?;
     anyhow::ensure!(unpacked.blob_size > 0, "the archive is empty");
-    let mut config = Config::new();
     let line = unpacked.descriptor()?;
     config.add_layer(unpacked.diff_id.clone(), imported(words));
     let (blob, chain) = (unpacked.blob.clone(), unpacked.diff_id.clone());
@@ -87,14 +79,20 @@ pub fn import(store: &Store, input: impl Read + Send, words: &Words) -> Result<D
 
 /// The same of a folder.
 pub fn import_folder(store: &Store, folder: &Path, words: &Words) -> Result<Digest> {
-    words.check()?;
+    let mut config = changed(words)?;
     let stack = Stack::open(&[folder.to_owned()])?;
     let mut change = Change::begin(store)?;
     let (path, file) = change.new_file("blob")?;
     let (digest, _, _) = pack_tree(&stack, &|_| false, Hashing::new(BufWriter::with_capacity(1 << 20, file)))?.finish();
-    let mut config = Config::new();
     let line = add(&mut change, &path, &digest, &mut config, imported(words))?;
     finish(change, config, vec![line], words)
+}
+
+/// An empty config, but for what was said.
+fn changed(words: &Words) -> Result<Config> {
+    let mut config = Config::new();
+    instruction::apply(&mut config.config, &words.changes)?;
+    Ok(config)
 }
 
 fn imported(words: &Words) -> History {
@@ -138,9 +136,6 @@ fn finish(
     words: &Words,
 ) -> Result<Digest> {
     config.author = words.author.clone().or(config.author);
-    for instruction in &words.changes {
-        super::instruction::apply(&mut config.config, instruction)?;
-    }
     let (id, line) = change.add_image(&config, lines)?;
     change.commit(|index| {
         change::set_name(index, &line, words.name.as_ref());

@@ -9,6 +9,7 @@ pub mod commit;
 mod config;
 mod delta;
 mod digest;
+mod expand;
 mod extract;
 mod instruction;
 mod layer;
