@@ -160,6 +160,49 @@ fn a_reader_that_goes_away_leaves_nothing() {
     guard.check();
 }
 
+/// Nothing can be done by a process that gets SIGKILL; what it has made goes all the same.
+#[test]
+fn a_demo_that_is_killed_leaves_nothing() {
+    let Some(engine) = open() else { return };
+    let iptables = std::process::Command::new("iptables-restore").arg("--version").output().is_ok();
+    if iptables {
+        lab::warm(&engine);
+    }
+    let guard = Guard::new(engine.root());
+    for (name, moment) in [
+        ("namespaces", "1/"),
+        ("namespaces", "inspect -f"),
+        ("layers", "3/7"),
+        ("escape", "5/10"),
+        ("cgroup", "while :; do :; done"),
+        ("network", "3/"),
+    ] {
+        if name == "network" && !iptables {
+            continue;
+        }
+        let mut terminal = on_terminal(&engine, &[name, "--auto"], &[]);
+        terminal.expect(moment);
+        terminal.signal(Signal::SIGKILL);
+        assert_eq!(terminal.end(), 128 + 9);
+        let folder = |name: &str| std::fs::read_dir(engine.root().join(name)).into_iter().flatten().count();
+        let clean = || folder("containers") + folder("names") == 0 && marked(&engine).is_empty();
+        support::life::until(&format!("{name}, killed at `{moment}`, leaves something"), clean);
+    }
+    guard.check();
+}
+
+/// The processes of this engine's demos.
+fn marked(engine: &Engine) -> Vec<u32> {
+    let root = format!("MYDOCKER_ROOT={}", engine.root().display());
+    let holds = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.clone().any(|one| one.starts_with(b"MYDOCKER_DEMO_NAME="))
+            && variables.any(|one| one == root.as_bytes())
+    };
+    kernel::processes().into_iter().filter(holds).collect()
+}
+
 /// A fault of the labs, and the demo that must not hide it: with it the plan leaves a step out.
 #[test]
 fn a_fact_that_is_not_so_fails() {

@@ -227,7 +227,7 @@ fn exe(stage: &mut Stage<'_>) -> Result<Verdict> {
     let copy = PathBuf::from(stage.value("canary")).with_file_name("mydocker");
     std::fs::copy(std::env::current_exe()?, &copy)?;
     let size = std::fs::metadata(&copy)?.len();
-    let other = stage.also("2");
+    let other = stage.also("2")?;
     stage.learn("other", other);
     let engine = copy.display().to_string();
     stage.needs(&format!("{engine} run -d --init --name {{other}} --network none busybox sleep 1d"))?;

@@ -108,7 +108,7 @@ fn second(stage: &mut Stage<'_>) -> Result<Verdict> {
     if let Err(skipped) = folders(stage) {
         return Ok(skipped);
     }
-    let other = stage.also("2");
+    let other = stage.also("2")?;
     let look = "ls /root; ls /etc/group; wc -l /etc/passwd";
     let done = stage.needs(&format!("mydocker run --rm --name {other} --network none busybox sh -c '{look}'"))?;
     let lines = kernel::text(Path::new(&stage.value("lower")).join("etc/passwd")).lines().count();

@@ -9,6 +9,7 @@ mod escape;
 mod kernel;
 mod keys;
 mod layers;
+mod made;
 mod namespaces;
 mod network;
 mod page;
@@ -36,6 +37,7 @@ pub const DEMO: Command = Command {
             flag("list", "List the demos and the minutes that each takes"),
             flag("auto", "Do not wait; fail if a fact is not as the text claims").conflicts_with("step"),
             flag("step", "Wait before every command too, and before every step of the container's plan"),
+            Arg::new("keep").long("keep").value_name("NAME").hide(true),
             flag("projector", "Big type: at most 60 columns, wide spacing, few colours"),
         ])
     },
@@ -79,6 +81,9 @@ impl Verdict {
 const DEMOS: [Demo; 5] = [namespaces::DEMO, cgroup::DEMO, layers::DEMO, network::DEMO, escape::DEMO];
 
 fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
+    if let Some(name) = string(said, "keep") {
+        return stage::keep(context, name);
+    }
     let name = string(said, "name");
     let names = || DEMOS.map(|demo| demo.name).join(", ");
     let demo = match name {

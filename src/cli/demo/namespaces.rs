@@ -99,7 +99,7 @@ fn net(stage: &mut Stage<'_>) -> Result<Verdict> {
 }
 
 fn choice(stage: &mut Stage<'_>) -> Result<Verdict> {
-    let other = stage.also("2");
+    let other = stage.also("2")?;
     let run = format!("mydocker run --rm --name {other} --network host busybox readlink /proc/self/ns/net");
     let joined = stage.needs(&run)?;
     stage.outside("readlink /proc/self/ns/net")?;

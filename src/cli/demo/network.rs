@@ -45,7 +45,7 @@ fn bridge(stage: &mut Stage<'_>) -> Result<Verdict> {
     if let Some(skipped) = cannot(stage) {
         return Ok(skipped);
     }
-    stage.network();
+    stage.network()?;
     stage.needs("mydocker network create {name}")?;
     stage.assign("bridge", "mydocker network inspect -f '{{.Bridge}}' {name}")?;
     let shown = stage.outside(&format!("{} addr show dev $BRIDGE", ip()))?;
@@ -95,7 +95,7 @@ fn names(stage: &mut Stage<'_>) -> Result<Verdict> {
     if !listens(&stage.value("pid"), 80) {
         return Ok(Verdict::Wrong("nobody listens on port 80 in the container".to_string()));
     }
-    let other = stage.also("2");
+    let other = stage.also("2")?;
     let line =
         format!("mydocker run --rm --name {other} --network {{name}} busybox timeout 5 wget -qO- http://{{name}}/");
     let done = stage.outside(&line)?;

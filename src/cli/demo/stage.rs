@@ -5,6 +5,7 @@
 //! given to `sh`.
 
 use super::keys::Keys;
+use super::made::{self, Keeper, MARK, Made};
 use super::page::{Page, Side};
 use super::shell::{self, Done};
 use super::words::{Language, fill, word};
@@ -15,7 +16,7 @@ use anyhow::{Result, bail};
 use std::cell::Cell;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 /// When it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +26,6 @@ pub enum Pace {
     Scenes,
     /// Before every command too, and before every step of the first container's plan.
     Steps,
-}
-
-/// What a demo has made, to be removed in reverse.
-enum Made {
-    Container(String),
-    Network(String),
-    Process(Child),
-    Folder(PathBuf),
 }
 
 pub struct Stage<'a> {
@@ -52,7 +45,10 @@ pub struct Stage<'a> {
     pub values: Vec<(&'static str, String)>,
     /// `$NAME` in commands for the host.
     variables: Vec<(String, String)>,
+    /// To be removed in reverse.
     made: Vec<Made>,
+    /// Removes it if we are killed.
+    keeper: Option<Keeper>,
 }
 
 impl<'a> Stage<'a> {
@@ -72,6 +68,7 @@ impl<'a> Stage<'a> {
             values: vec![("name", name)],
             variables: vec![],
             made: vec![],
+            keeper: None,
         })
     }
 
@@ -160,6 +157,7 @@ impl<'a> Stage<'a> {
     fn prepare(&self, mut command: Command) -> Command {
         // The kernel's and the shell's own words, which the checks know.
         command.env("LC_ALL", "C").env("MYDOCKER_DEMO", &self.program).env("MYDOCKER_ROOT", &self.context.dirs.root);
+        command.env(MARK, self.value("name"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -191,7 +189,7 @@ impl<'a> Stage<'a> {
     /// container with the same walls is run first, in the foreground, so that its plan can be walked through.
     pub fn start(&mut self, flags: &str, command: &str) -> Result<()> {
         if self.pace == Pace::Steps {
-            let name = self.also("step");
+            let name = self.also("step")?;
             let line = self.fill(&format!("mydocker run --step --rm --name {name} {flags} busybox true"));
             self.show(|page| page.command("", &format!("$ {line}")))?;
             self.before_command()?;
@@ -200,28 +198,34 @@ impl<'a> Stage<'a> {
                 bail!("`{line}` ends with status {}", done.status);
             }
         }
-        self.made.push(Made::Container(self.value("name")));
+        self.note(Made::Container(self.value("name")))?;
         self.needs(&format!("mydocker run -d --name {{name}} {flags} busybox {command}"))?;
         self.assign("pid", "mydocker inspect -f '{{.State.Pid}}' {name}")
     }
 
     /// Another container that the next command makes: its name is to be removed too.
-    pub fn also(&mut self, suffix: &str) -> String {
+    pub fn also(&mut self, suffix: &str) -> Result<String> {
         let name = format!("{}-{suffix}", self.value("name"));
-        self.made.push(Made::Container(name.clone()));
-        name
+        self.note(Made::Container(name.clone()))?;
+        Ok(name)
     }
 
-    pub fn network(&mut self) -> String {
+    pub fn network(&mut self) -> Result<String> {
         let name = self.value("name");
-        self.made.push(Made::Network(name.clone()));
-        name
+        self.note(Made::Network(name.clone()))?;
+        Ok(name)
     }
 
     /// A harmless process of the demo's own on the host.
     pub fn process(&mut self) -> Result<u32> {
         let mut command = Command::new("sleep");
-        let child = command.arg("86400").stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).spawn()?;
+        let child = command
+            .arg("86400")
+            .env(MARK, self.value("name"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()?;
         let pid = child.id();
         self.made.push(Made::Process(child));
         Ok(pid)
@@ -231,8 +235,8 @@ impl<'a> Stage<'a> {
     pub fn folder(&mut self) -> Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt;
         let path = std::env::temp_dir().join(self.value("name"));
+        self.note(Made::Folder(path.clone()))?;
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        self.made.push(Made::Folder(path.clone()));
         Ok(path)
     }
 
@@ -324,37 +328,41 @@ impl<'a> Stage<'a> {
         Ok(shell::run(self.engine(words), false, &self.signals)?.text)
     }
 
+    /// What is made next is to be removed, by us or by the keeper.
+    fn note(&mut self, made: Made) -> Result<()> {
+        let keeper = match self.keeper.take() {
+            Some(keeper) => keeper,
+            None => Keeper::start(self.engine(&[]), &self.value("name"))?,
+        };
+        self.keeper.insert(keeper).note(&made);
+        self.made.push(made);
+        Ok(())
+    }
+
     /// Removes all that was made, whatever has become of it; tells what could not be. Ctrl-C does not reach it.
     pub fn clear_up(&mut self) -> bool {
         let mut clean = true;
         while let Some(made) = self.made.pop() {
-            let removed = match &made {
-                Made::Container(name) => self.remove(&["rm", "-f", name]),
-                Made::Network(name) => self.remove(&["network", "rm", name]),
-                _ => Ok(()),
-            };
-            let removed = removed.and_then(|()| match made {
-                Made::Process(mut child) => {
-                    child.kill().and_then(|()| child.wait()).map(drop).map_err(|e| e.to_string())
-                }
-                Made::Folder(path) => std::fs::remove_dir_all(&path).map_err(|e| format!("`{}`: {e}", path.display())),
-                _ => Ok(()),
-            });
-            if let Err(why) = removed {
+            if let Err(why) = made.remove(|words| self.engine(words)) {
                 tell(&format!("demo: cannot remove what it has made: {why}"));
                 clean = false;
             }
         }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.over();
+        }
         clean
     }
+}
 
-    fn remove(&self, words: &[&str]) -> Result<(), String> {
-        let mut command = self.engine(words);
-        let done = command.stdin(Stdio::null()).process_group(0).output().map_err(|error| error.to_string())?;
-        let text = String::from_utf8_lossy(&done.stderr).trim().to_string();
-        let gone = ["No such container", "not found"].iter().any(|words| text.contains(words));
-        if done.status.success() || gone { Ok(()) } else { Err(text) }
-    }
+/// The keeper of the demo `name`.
+pub fn keep(context: &Context<'_>, name: &str) -> Result<u8> {
+    let program = std::env::current_exe()?;
+    made::keep(name, |words| {
+        let mut command = Command::new(&program);
+        command.args(words).env("MYDOCKER_ROOT", &context.dirs.root).env_remove(MARK);
+        command
+    })
 }
 
 impl Drop for Stage<'_> {
