@@ -56,7 +56,30 @@ fn a_chapter_only_adds() {
     judge(&output);
 }
 
-/// In an empty folder, without a network and without anything of ours but the archive.
+/// A command as a student would type it in `folder`, with nothing of this repository or of cargo in sight.
+fn student(folder: &Path, line: &str) -> Output {
+    let repository = env!("CARGO_MANIFEST_DIR");
+    let hidden =
+        format!("mount --make-rprivate / && mount -t tmpfs none {repository} && cd {} && {line}", folder.display());
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "sh", "-c", &hidden]).env_clear().env("HOME", folder).env("LANG", "C.UTF-8");
+    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// The compiled checks, if they are there: the newest of their kind beside the program.
+fn checker() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_BIN_EXE_mydocker")).parent()?.join("deps");
+    let found = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("chapters-"));
+    let compiled = found.filter(|path| named(path) && path.extension().is_none());
+    compiled.max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())
+}
+
+/// In an empty folder, without a network, without cargo, and without anything of ours but the archive.
 #[test]
 fn the_bundle_works_without_a_network() {
     let dir = tempfile::tempdir().unwrap();
@@ -66,14 +89,104 @@ fn the_bundle_works_without_a_network() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root can make containers");
     }
-    // The compiled checks are not asked here, so that none need be compiled.
+    // None need be compiled for this test alone.
+    let compiled = checker();
+    let given = compiled.clone().unwrap_or_else(|| "/bin/true".into());
     let mut command = Command::new("python3");
-    command.arg(program).args(["bundle", "--bin", product, "--out", &out]).env("MYDOCKER_CHECKER", "/bin/true");
+    command.arg(program).args(["bundle", "--bin", product, "--out", &out]).env("MYDOCKER_CHECKER", given);
     let Ok(output) = command.output() else { return skip("there is no python3") };
     judge(&output);
-    let line = "tar -xf course.tar.gz && cd mydocker-course && unshare --net ./start && scripts/chapters list";
-    let output = Command::new("sh").args(["-c", line]).current_dir(dir.path()).env_remove("MYDOCKER_ROOT").output();
-    let output = output.unwrap();
-    judge(&output);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("a container runs"));
+    let unpacked = student(dir.path(), "tar -xf course.tar.gz && ls");
+    assert!(text(&unpacked).contains("mydocker-course") && !text(&unpacked).contains(".half"), "{}", text(&unpacked));
+    let folder = dir.path().join("mydocker-course");
+    let ok = |line: &str, wanted: &str| {
+        let output = student(&folder, line);
+        assert!(output.status.success() && text(&output).contains(wanted), "{line}: {}", text(&output));
+    };
+    ok("./start", "a container runs");
+    ok("./start", "a container runs"); // twice does no harm
+    let enter = "eval \"$(./start | grep export)\"";
+    ok(&format!("{enter}; mydocker run --network none sh -c 'echo I am process $$'"), "I am process 1");
+    // The pages' own line, with the links for it; the data are the folder's own.
+    ok(&format!("{enter}; ln -sf \"$COURSE/target/debug/mydocker\" ~/course/mydocker; mydocker images"), "busybox");
+    ok("ls data", "layers");
+    ok("scripts/chapters list", "P2  projects/counter");
+    ok("scripts/chapters stale", "none lags behind");
+    ok("scripts/chapters next", "chapters/00-machine/README.md");
+    ok("scripts/chapters solution 2", "src/cgroup/v2.rs");
+    ok("scripts/chapters lab list", "B1   chapter 01");
+    for (line, wanted) in [
+        ("scripts/chapters start 2", "no git repository"),
+        ("scripts/chapters branches", "no git repository"),
+        ("scripts/chapters diff 2", "no git repository"),
+        ("scripts/chapters lab start B1", "bundle --all"),
+    ] {
+        let output = student(&folder, line);
+        let said = text(&output);
+        assert!(
+            output.status.code() == Some(2) && said.contains(wanted) && !said.contains("Traceback"),
+            "{line}: {said}"
+        );
+    }
+    if compiled.is_some() {
+        ok("scripts/chapters check 1", "14 ok");
+        ok("scripts/chapters next", "Next: chapter 02");
+    }
+}
+
+#[test]
+fn a_bundle_that_cannot_be_written_is_refused_at_once() {
+    for (out, bin) in [("/nosuch/folder/x.tar.gz", "/bin/true"), ("/tmp", "/bin/true"), ("/tmp/x.tar.gz", "/nosuch")] {
+        // What would be compiled is given, so that only the refusal takes time.
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/chapters");
+        let mut command = Command::new("python3");
+        command.arg(program).args(["bundle", "--out", out, "--bin", bin]).env("MYDOCKER_CHECKER", "/bin/true");
+        let Ok(output) = command.output() else { return skip("there is no python3") };
+        let said = text(&output);
+        assert!(output.status.code() == Some(2) && said.starts_with("chapters: `"), "{out}: {said}");
+    }
+}
+
+/// `check` with findings that are given, and then what `next` and `hint` say.
+#[test]
+fn what_comes_next_follows_from_the_last_check() {
+    use std::os::unix::fs::PermissionsExt;
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root asks the checks");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let checker = dir.path().join("checker");
+    std::fs::write(&checker, "#!/bin/sh\nprintf '%s\\n' \"$FOUND\" > \"$MYDOCKER_FINDINGS\"\n").unwrap();
+    std::fs::set_permissions(&checker, PermissionsExt::from_mode(0o755)).unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/chapters");
+    let say = |words: &[&str], chapter: &str, verdict: &str| {
+        let finding =
+            format!(r#"{{"chapter": {chapter}, "name": "memory limit", "verdict": "{verdict}", "text": "no limit"}}"#);
+        let mut command = Command::new("python3");
+        command.arg(&program).args(words).env("MYDOCKER_CHECKER", &checker).env("FOUND", finding);
+        command
+            .env("XDG_STATE_HOME", dir.path())
+            .env_remove("SUDO_USER")
+            .env_remove("SUDO_UID")
+            .current_dir(dir.path());
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), text(&output))
+    };
+    let next = || say(&["next"], "0", "");
+    let expect = |(status, said): (i32, String), wanted_status, wanted: &[&str]| {
+        assert!(status == wanted_status && wanted.iter().all(|words| said.contains(words)), "{status}: {said}");
+    };
+    expect(next(), 0, &["no check was asked yet", "chapters/00-machine/README.md"]);
+    assert_eq!(say(&["check", "2", "--bin", "/bin/true"], "2", "wrong").0, 1);
+    expect(next(), 1, &["chapter 02 is not done: memory limit", "scripts/chapters hint", "check 2 --bin"]);
+    expect(say(&["hint"], "0", ""), 0, &["hint 1 of 4", "no limit"]);
+    assert_eq!(say(&["check", "2", "--bin", "/bin/true"], "2", "ok").0, 0);
+    expect(next(), 0, &["chapter 02 is done", "Next: chapter 03", "chapters/03-rootfs/README.md", "check 3 --bin"]);
+    // What this machine cannot is nobody's fault.
+    assert_eq!(say(&["check", "4", "--bin", "/bin/true"], "4", "cannot").0, 0);
+    expect(next(), 0, &["Next: chapter 05"]);
+    assert_eq!(say(&["check", "9", "--bin", "/bin/true"], "9", "ok").0, 0);
+    expect(next(), 0, &["the last one", "chapters/projects/web/README.md"]);
+    std::fs::write(dir.path().join("mydocker-course.json"), "{ half").unwrap();
+    expect(next(), 0, &["no check was asked yet"]);
 }

@@ -29,6 +29,9 @@ ROOMS = {"Cgroup": 2, "Rootfs": 3, "Security": 3, "Layers": 4, "Volumed": 5, "Im
 
 def git(*words, **more):
     """What `git WORDS` says."""
+    if not (course.REPO / ".git").exists():  # an archive without history
+        raise course.Failure("this is no git repository, so it has no branches",
+                             "git clone has them; here: diff chapters/01-*/mydocker.rs chapters/02-*/mydocker.rs")  # fmt: skip
     ran = subprocess.run(["git", "-C", str(course.REPO), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
     if ran.returncode:
         raise course.Failure(f"git {' '.join(words[:2])}: {ran.stderr.decode().strip()}")
@@ -41,6 +44,7 @@ class Source:
     def __init__(self, place):
         self.root = pathlib.Path(place, "head")
         self.root.mkdir()
+        git("rev-parse", "HEAD")
         archive = subprocess.run(["git", "-C", str(course.REPO), "archive", "HEAD"], stdout=subprocess.PIPE, check=True)
         subprocess.run(["tar", "-x", "-C", str(self.root)], input=archive.stdout, check=True)
         files = {str(path.relative_to(self.root)): path.read_text(encoding="utf-8")
@@ -344,6 +348,8 @@ def matrix(options):
 def start(options):
     """`scripts/chapters start N`: a branch and a work tree of the student's own."""
     chapter = course.chapter(options.chapter)
+    if chapter.number == 0:
+        raise course.Failure("chapter 00 has nothing to write", f"less {course.relative(chapter.page())}")
     branch, origin = f"my-{chapter.name}", f"{chapter.name}-start"
     folder = course.REPO.parent / f"{course.REPO.name}-{chapter.name}"
     if folder.exists():
@@ -359,6 +365,8 @@ def start(options):
 
 def diff(options):
     """`scripts/chapters diff N`: what chapter N adds to the one before."""
+    if course.chapter(options.chapter).number == 0:
+        raise course.Failure("before chapter 00 there is nothing", "scripts/chapters diff 1")
     one, other = f"ch{options.chapter - 1:02}", f"ch{options.chapter:02}"
     for name in (one, other):
         if not git("for-each-ref", f"refs/heads/{name}"):

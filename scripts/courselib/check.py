@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import subprocess
@@ -21,15 +22,15 @@ from . import course
 WORDS = {"ok": "ok", "wrong": "WRONG", "not-reached": "not reached yet", "cannot": "this machine cannot"}
 
 
-def checker():
-    """The compiled checks: one that was given (a bundle's), else cargo's."""
+def checker(words=(), env=None):
+    """The compiled checks: one that was given (a bundle's), else cargo's, built with `words` and `env`."""
     given = os.environ.get("MYDOCKER_CHECKER") or course.REPO / "bin" / "checker"
     if os.access(given, os.X_OK):
         return pathlib.Path(given)
     cargo = shutil.which("cargo") or os.path.expanduser("~/.cargo/bin/cargo")
-    line = [cargo, "test", "--quiet", "--no-run", "--test", "chapters", "--message-format=json-render-diagnostics"]
+    line = [cargo, "test", "--quiet", "--no-run", "--test", "chapters", *words, "--message-format=json-render-diagnostics"]
     try:
-        built = subprocess.run(line, cwd=course.REPO, stdout=subprocess.PIPE, text=True)
+        built = subprocess.run(line, cwd=course.REPO, stdout=subprocess.PIPE, text=True, env=env)
     except OSError as error:
         raise course.Failure(f"cannot run cargo: {error}", "MYDOCKER_CHECKER=FILE names compiled checks") from None
     for one in reversed([json.loads(text) for text in built.stdout.splitlines()]):
@@ -60,10 +61,11 @@ def findings(binary, last, only=None, lab=None, test="the_binary"):
 
 def default_binary():
     """The binary of the work tree that we are in."""
-    for profile in ("debug", "release"):
-        path = pathlib.Path.cwd() / "target" / profile / "mydocker"
-        if path.exists():
-            return path
+    for place in (pathlib.Path.cwd(), course.REPO):  # an archive of `bundle` has only the second
+        for profile in ("debug", "release"):
+            path = place / "target" / profile / "mydocker"
+            if path.exists() and (place == pathlib.Path.cwd() or course.bundled()):
+                return path
     return course.build(["--bin", "mydocker"]) / "mydocker"
 
 
@@ -79,7 +81,7 @@ def verb(options):
     for one in found:
         one["page"] = where(one)
     print({"md": markdown, "json": as_json, "junit": junit}.get(options.report, text)(found, binary))
-    remember(found, binary)
+    remember(found, binary, last)
     return 1 if any(one["verdict"] in ("wrong", "not-reached") for one in found) else 0
 
 
@@ -161,16 +163,30 @@ def junit(found, binary):
 
 
 def memory():
-    """Where the last check and the hints that were given are remembered: in no work tree."""
-    return pathlib.Path(os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local/state") / "mydocker-course.json"
+    """Where the last check and the hints that were given are remembered: in no work tree, and with who called `sudo`."""
+    try:
+        home = pathlib.Path(pwd.getpwnam(os.environ["SUDO_USER"]).pw_dir)
+    except KeyError:
+        home = pathlib.Path.home()
+    return pathlib.Path(os.environ.get("XDG_STATE_HOME") or home / ".local/state") / "mydocker-course.json"
 
 
-def remember(found, binary):
+def keep(state):
+    """Writes it; the file is the student's, also if root has asked."""
+    path = memory()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(state), encoding="utf-8")
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdigit():
+        for one in (path, path.parent, path.parent.parent):
+            if one.stat().st_uid == 0 and one.is_relative_to(pathlib.Path(pwd.getpwuid(int(os.environ["SUDO_UID"])).pw_dir)):
+                os.chown(one, int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", -1)))
+
+
+def remember(found, binary, last):
     bad = next((one for one in found if one["verdict"] in ("wrong", "not-reached")), None)
     try:
-        memory().parent.mkdir(parents=True, exist_ok=True)
-        memory().write_text(json.dumps({"binary": str(binary), "finding": bad, "hints": 0}), encoding="utf-8")
-    except OSError as error:
+        keep({"binary": str(binary), "chapter": last, "finding": bad, "hints": 0})
+    except (KeyError, OSError) as error:
         print(f"chapters: not remembered: {error}", file=sys.stderr)
 
 
@@ -194,7 +210,7 @@ def hint(_options):
     ]
     last["hints"] = min(last["hints"] + 1, len(hints))
     print(f"chapter {one['chapter']:02}, {one['name']}; hint {last['hints']} of {len(hints)}:\n{hints[last['hints'] - 1]}")
-    memory().write_text(json.dumps(last), encoding="utf-8")
+    keep(last)
     return 0
 
 
@@ -207,15 +223,28 @@ def lesson(chapter):
 
 
 def following(_options):
-    """`scripts/chapters next`: the chapter after the one that the last check was asked about."""
+    """`scripts/chapters next`: what comes after the last check. It only tells: nobody's work is touched."""
     try:
-        one = json.loads(memory().read_text(encoding="utf-8"))["finding"]
-    except (OSError, ValueError):
-        one = {"chapter": 0, "name": ""}
-    if one and one["name"]:
-        print(f"chapter {one['chapter']:02} is not done: {one['name']}\nscripts/chapters hint")
+        last = json.loads(memory().read_text(encoding="utf-8"))
+        reached, one = last["chapter"], last["finding"]
+    except (KeyError, OSError, ValueError):
+        first = course.chapters()[0]
+        print(f"no check was asked yet: begin with {course.relative(first.page())}")
+        return 0
+    if one:
+        print(f"chapter {one['chapter']:02} is not done: {one['name']}\n  scripts/chapters hint\n"
+              f"  sudo scripts/chapters check {reached} --bin {last['binary']}")  # fmt: skip
         return 1
-    chapters = [chapter for chapter in course.chapters() if chapter.number >= (one["chapter"] if one else 0)]
-    for chapter in chapters:
-        print(f"{chapter.number:02}  {chapter.title()}: {course.relative(chapter.page())}")
+    chapters = [chapter for chapter in course.chapters() if chapter.number > reached]
+    if not chapters:
+        print(f"chapter {reached:02} is done, and it is the last one.")
+        for project in course.projects():
+            print(f"  project {project.word}: {project.title()}: {course.relative(project.page())}")
+        return 0
+    chapter = chapters[0]
+    print(f"chapter {reached:02} is done. Next: chapter {chapter.number:02}, {chapter.title()}\n"
+          f"  less {course.relative(chapter.page())}")  # fmt: skip
+    if (course.REPO / ".git").exists():
+        print(f"  scripts/chapters start {chapter.number}      a work tree of its own; what you have here stays as it is")
+    print(f"  sudo scripts/chapters check {chapter.number} --bin {last['binary']}")
     return 0

@@ -124,21 +124,37 @@ def relative(path):
         return str(path)
 
 
+def bundled():
+    """Whether this is an archive of `bundle`, unpacked: nothing can be built, and nothing need be."""
+    return (REPO / "bin" / "mydocker").exists()
+
+
 def programs(folder=None):
     """The folder that holds the programs chNN; beside it, one level up, is the product."""
     if folder:
         return pathlib.Path(folder).resolve()
+    if bundled():
+        return REPO / "target" / "debug" / "examples"
     return build(["--examples", "--bin", "mydocker"]) / "examples"
 
 
-def build(words, cwd=REPO, target=None):
+def everywhere():
+    """What has cargo build programs that run on older machines too: (words, environment)."""
+    text = subprocess.run(["rustc", "-vV"], stdout=subprocess.PIPE, text=True).stdout
+    host = re.search(r"^host: (.+)$", text, re.M)
+    if not host:
+        raise Failure("there is no rustc", "--bin, --programs and MYDOCKER_CHECKER take what is built")
+    return ["--target", host[1]], {**os.environ, "RUSTFLAGS": "-C target-feature=+crt-static"}
+
+
+def build(words, cwd=REPO, target=None, env=None):
     """Has cargo build what the words name; the folder that holds it."""
     cargo = shutil.which("cargo") or os.path.expanduser("~/.cargo/bin/cargo")
     line = [cargo, "build", "--quiet", "--locked", *words, "--message-format=json-render-diagnostics"]
     if target:
         line += ["--target-dir", str(target)]
     try:
-        built = subprocess.run(line, cwd=cwd, stdout=subprocess.PIPE, text=True)
+        built = subprocess.run(line, cwd=cwd, stdout=subprocess.PIPE, text=True, env=env)
     except OSError as error:
         raise Failure(f"cannot run cargo: {error}", "--programs DIR, or --bin PATH, takes what is built") from None
     if built.returncode:
@@ -155,6 +171,7 @@ def program(chapter_, folder):
     path = folder / chapter_.name
     if not path.exists() and (chapter_.number == 0 or isinstance(chapter_, Project)):
         path = folder.parent / "mydocker"
+        path = path if path.exists() else folder / "mydocker"
     if not path.exists():
-        raise Failure(f"there is no {path}", "cargo build --examples")
+        raise Failure(f"there is no {path}", "scripts/chapters bundle --all" if bundled() else "cargo build --examples --bins")
     return path

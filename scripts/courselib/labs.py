@@ -22,12 +22,14 @@ def all_labs():
     return json.loads((course.REPO / "tests/chapters/labs.json").read_text(encoding="utf-8"))
 
 
-def program():
-    """The program of the labs: a bundle's, else cargo's."""
+def program(words=(), env=None):
+    """The program of the labs: a bundle's, else cargo's, built with `words` and `env`."""
     given = course.REPO / "bin" / "labs"
     if given.exists():
         return given
-    return course.build(["--features", "labs", "--example", "labs"]) / "examples" / "labs"
+    if course.bundled():
+        raise course.Failure("this archive has no labs", "scripts/chapters bundle --all makes one that has")
+    return course.build(["--features", "labs", "--example", "labs", *words], env=env) / "examples" / "labs"
 
 
 def words(lab, options):

@@ -87,7 +87,9 @@ impl Subject {
         match guard.map(Guard::verdict) {
             Some(Err(changes)) => match finding {
                 Ok(()) => wrong(changes),
-                Err(fault) => wrong(format!("{fault:?}\n{changes}")),
+                Err(Fault::Wrong(text) | Fault::NotReached(text) | Fault::Cannot(text)) => {
+                    wrong(format!("{text}\n{changes}"))
+                }
             },
             _ => finding,
         }
