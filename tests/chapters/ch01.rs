@@ -42,9 +42,12 @@ fn process_one(subject: &Subject) -> Finding {
     expect(levels.len() > 1 && levels.last() == Some(&"1"), || format!("NSpid of the command: {numbers}, expected … 1"))
 }
 
-/// `/proc` in there lists the processes of its PID namespace, as the kernel lists them out here, and no others.
+/// `/proc` in there lists the processes of its PID namespace, as the kernel lists them out here, and no others. Without
+/// a PID namespace of its own the host's `/proc` would do so as well.
 fn own_proc(subject: &Subject) -> Finding {
     let running = subject.idle(&[])?;
+    let ours = kernel::namespace(std::process::id(), "pid");
+    expect(kernel::namespace(running.pid, "pid") != ours, || "its processes are those of the host".to_string())?;
     let entries = fs::read_dir(format!("/proc/{}/root/proc", running.pid));
     let Ok(entries) = entries else { return wrong("its /proc cannot be listed") };
     let shown: BTreeSet<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

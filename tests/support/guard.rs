@@ -218,7 +218,7 @@ impl Drop for Guard {
     }
 }
 
-/// Each with its propagation.
+/// Each with its propagation; but for what systemd mounts for whoever logs in, and takes away some time after.
 fn mounts() -> BTreeSet<String> {
     let shown = |mount: kernel::Mount| {
         let propagation = if mount.propagation.is_empty() { "private".into() } else { mount.propagation.join(" ") };
@@ -231,7 +231,8 @@ fn mounts() -> BTreeSet<String> {
             mount.options.join(",")
         )
     };
-    numbered(kernel::mounts("thread-self").into_iter().map(shown))
+    let of_a_login = |mount: &kernel::Mount| mount.at.starts_with("/run/user/");
+    numbered(kernel::mounts("thread-self").into_iter().filter(|mount| !of_a_login(mount)).map(shown))
 }
 
 /// The same line twice is two things.
