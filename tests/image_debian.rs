@@ -8,33 +8,8 @@ mod support;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-use support::{Engine, skip, tree};
-
-/// The archive, made once and kept under `target/tmp`.
-fn debian() -> Option<PathBuf> {
-    let archive = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("debian.tar");
-    if !archive.exists() {
-        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let Some(name) = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")) else {
-            skip("this is no Debian");
-            return None;
-        };
-        let new = archive.with_extension("new.tar");
-        let made = Command::new("mmdebstrap").args(["--variant=important", name]).arg(&new).output();
-        match made {
-            Ok(output) if output.status.success() => std::fs::rename(new, &archive).unwrap(),
-            Ok(output) => {
-                skip(&format!("mmdebstrap: {}", String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("")));
-                return None;
-            }
-            Err(error) => {
-                skip(&format!("mmdebstrap: {error}"));
-                return None;
-            }
-        }
-    }
-    Some(archive)
-}
+use support::debian::debian;
+use support::{Engine, tree};
 
 /// Everything that an archive can lose, on top of what a distribution has.
 const CHANGES: &str = r#"
@@ -55,7 +30,7 @@ const CHANGES: &str = r#"
 #[test]
 #[ignore = "takes minutes, and a Debian mirror once"]
 fn a_distribution_survives_every_round_trip() {
-    let Some(archive) = debian() else { return };
+    let Some(archive) = debian("debian.tar", &["--variant=important"]) else { return };
     let Some(mut engine) = Engine::keeping() else { return };
     engine.limit = crate::support::slow(Duration::from_secs(600));
     engine.output(["import", archive.to_str().unwrap(), "debian:1"]);

@@ -160,6 +160,41 @@ fn every_command_on_every_state() {
     guard.check();
 }
 
+/// Docker's daemon does not know a name (1); what is not NAME=VALUE its command line refuses (125).
+#[test]
+fn filters_are_refused_as_docker_refuses_them() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    for words in [
+        &["ps"][..],
+        &["images"],
+        &["volume", "ls"],
+        &["network", "ls"],
+        &["events", "--until", "0s"],
+        &["container", "prune", "-f"],
+        &["image", "prune", "-f"],
+        &["volume", "prune", "-f"],
+        &["network", "prune", "-f"],
+        &["system", "prune", "-f"],
+    ] {
+        for (filter, status, text) in [
+            ("colour=x", 1, "--filter: invalid filter 'colour': there are "),
+            ("colour=", 1, "--filter: invalid filter 'colour': there are "),
+            ("=x", 1, "--filter: invalid filter ''"),
+            ("colour", 125, "bad format of filter (expected name=value)"),
+            ("", 125, "--filter"),
+        ] {
+            let done = engine.run([words, &["--filter", filter]].concat());
+            expect(&done, status, text);
+            let lines = done.stderr.lines().filter(|line| !line.starts_with("hint:")).count();
+            assert!(lines == 1 && done.stdout.is_empty(), "{words:?} {filter}: {}{}", done.stdout, done.stderr);
+        }
+    }
+    // Docker's spelling is free.
+    assert_eq!(engine.output(["ps", "-q", "--filter", " Name = nobody "]), "");
+    guard.check();
+}
+
 #[test]
 fn names_with_escape_codes_are_shown_and_not_obeyed() {
     let Some(engine) = open() else { return };

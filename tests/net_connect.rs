@@ -8,24 +8,14 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
-use support::lab::{HOST, Lab, PATIENCE, comes_through, reaches, serve, sh};
+use support::lab::{HOST, Lab, PATIENCE, comes_through, ok, pid, reaches, serve, sh};
 use support::{Done, kernel};
-
-fn ok(lab: &Lab, words: &[&str]) -> String {
-    let done = lab.engine.run(words);
-    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{words:?}");
-    done.stdout.trim().to_string()
-}
 
 fn refused(lab: &Lab, words: &[&str], word: &str) {
     let done = lab.engine.run(words);
     assert!(done.status != 0 && done.stdout.is_empty(), "{words:?} was accepted");
     assert!(done.stderr.contains(word) && done.stderr.lines().count() == 1, "{words:?}: {}", done.stderr);
     assert!(done.took < crate::support::slow(Duration::from_secs(5)), "{words:?}");
-}
-
-fn pid(lab: &Lab, name: &str) -> u32 {
-    ok(lab, &["inspect", "-f", "{{.State.Pid}}", name]).parse().unwrap()
 }
 
 fn detached(lab: &Lab, name: &str, flags: &[&str]) -> u32 {

@@ -8,14 +8,8 @@ mod support;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
-use support::lab::{HOST, LOCALHOST, Lab, address, comes_through, reaches, serve, sh};
+use support::lab::{HOST, LOCALHOST, Lab, address, comes_through, ok, reaches, serve, sh};
 use support::{Done, Guard, skip};
-
-fn ok(lab: &Lab, words: &[&str]) -> String {
-    let done = lab.engine.run(words);
-    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{words:?}");
-    done.stdout.trim().to_string()
-}
 
 /// On this test's private host the firewall's programs are of that flavour; `false`: this machine lacks it.
 fn flavour(name: &str) -> bool {

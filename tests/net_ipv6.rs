@@ -8,17 +8,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
-use support::lab::{Lab, PATIENCE, settle, sh};
+use support::lab::{Lab, PATIENCE, ok, pid, settle, sh, web};
 use support::{Running, kernel};
 
 const HOST6: &str = "2001:db8::1";
 const LAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-
-fn ok(lab: &Lab, words: &[&str]) -> String {
-    let done = lab.engine.run(words);
-    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{words:?}");
-    done.stdout.trim().to_string()
-}
 
 fn on(lab: &Lab, network: &str, name: &str) -> Running {
     settle(lab.engine.start(["run", "--rm", "-i", "--network", network, "--name", name, "busybox", "cat"]))
@@ -255,8 +249,7 @@ fn a_port_on_ipv6_leads_to_a_network_without() {
     let run = ["run", "-d", "--network", "bridge", "--name", "web", "--restart", "on-failure:1"];
     let ports = ["-p", "[::]:8080:80", "-p", "[::]:8080:80/udp", "-p", "[::1]:8081:81", "busybox", "sleep", "1000"];
     ok(&lab, &[&run[..], &ports].concat());
-    let pid = || ok(&lab, &["inspect", "-f", "{{.State.Pid}}", "web"]).parse::<u32>().unwrap();
-    let first = pid();
+    let first = pid(&lab, "web");
     serve6(first, 80, "web");
     for (from, ip) in [(None, "::1"), (None, HOST6), (Some(lab.lan.id()), HOST6)] {
         assert_eq!(answered(from, ip, 8080).as_deref(), Some("web"), "{ip}");
@@ -291,7 +284,7 @@ fn a_port_on_ipv6_leads_to_a_network_without() {
         assert!(std::time::Instant::now() < end, "it did not start again");
         std::thread::sleep(Duration::from_millis(20));
     }
-    serve6(pid(), 80, "again");
+    serve6(pid(&lab, "web"), 80, "again");
     assert_eq!(answered(None, "::1", 8080).as_deref(), Some("again"));
     ok(&lab, &["rm", "-f", "web"]);
     TcpListener::bind("[::]:8080").unwrap();
@@ -305,25 +298,7 @@ fn ports_on_ipv6_follow_the_container() {
     lab.engine.keeps = true;
     ok(&lab, &["network", "create", "--ipv6", "--subnet", "10.7.0.0/24", "--subnet", "fd00:7::/64", "wide"]);
     ok(&lab, &["network", "create", "--subnet", "10.8.0.0/24", "narrow"]);
-    ok(
-        &lab,
-        &[
-            "run",
-            "-d",
-            "--network",
-            "wide",
-            "--name",
-            "web",
-            "-p",
-            "8080:80",
-            "-p",
-            "8080:80/udp",
-            "busybox",
-            "sleep",
-            "1000",
-        ],
-    );
-    let pid = ok(&lab, &["inspect", "-f", "{{.State.Pid}}", "web"]).parse::<u32>().unwrap();
+    let pid = web(&lab, "wide");
     serve6(pid, 80, "web");
     let everywhere = |what: &str| {
         for (from, ip) in [(None, "::1"), (None, HOST6), (Some(lab.lan.id()), HOST6)] {

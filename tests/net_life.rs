@@ -5,42 +5,14 @@
 mod support;
 
 use std::collections::BTreeSet;
-use support::lab::{HOST, Lab, comes_through, serve, sh};
-
-fn ok(lab: &Lab, words: &[&str]) -> String {
-    let done = lab.engine.run(words);
-    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{words:?}");
-    done.stdout.trim().to_string()
-}
-
-fn pid(lab: &Lab, name: &str) -> u32 {
-    ok(lab, &["inspect", "-f", "{{.State.Pid}}", name]).parse().unwrap()
-}
+use support::lab::{HOST, Lab, comes_through, ok, pid, serve, sh, web};
 
 #[test]
 fn a_detached_container_keeps_its_network_until_it_stops_and_gets_one_again() {
     let Some(mut lab) = Lab::open() else { return };
     lab.engine.keeps = true;
     let guard = lab.guard();
-    ok(
-        &lab,
-        &[
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "--net",
-            "bridge",
-            "-p",
-            "8080:80",
-            "-p",
-            "8080:80/udp",
-            "busybox",
-            "sleep",
-            "100",
-        ],
-    );
-    serve(pid(&lab, "web"), 80, "web");
+    serve(web(&lab, "bridge"), 80, "web");
     assert!(comes_through(Some(lab.lan.id()), HOST, 8080, "web"));
     assert!(ok(&lab, &["exec", "web", "ip", "-4", "-o", "addr"]).contains("172.17.0.2/16"));
     ok(&lab, &["stop", "-t", "0", "web"]);

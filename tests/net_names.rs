@@ -338,7 +338,7 @@ fn networks_are_listed_filtered_and_pruned_in_dockers_words() {
         assert_eq!(names(filters), expected, "{filters:?}");
     }
     for (filter, word) in [
-        ("colour", "NAME=VALUE"),
+        ("colour", "expected name=value"),
         ("nope=1", "invalid filter 'nope'"),
         ("dangling=perhaps", "invalid filter 'dangling=[perhaps]'"),
         ("type=mine", "'type'='mine'"),

@@ -6,35 +6,11 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use support::debian::debian;
 use support::lab::{Lab, address, settle, sh};
 use support::skip;
-
-/// The archive, made once and kept.
-fn debian() -> Option<PathBuf> {
-    let archive = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("debian-python.tar");
-    if archive.exists() {
-        return Some(archive);
-    }
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
-    let new = archive.with_extension("new.tar");
-    let flags = ["--variant=essential", "--include=python3-minimal,libpython3-stdlib", name];
-    match Command::new("mmdebstrap").args(flags).arg(&new).output() {
-        Ok(output) if output.status.success() => std::fs::rename(new, &archive).unwrap(),
-        Ok(output) => {
-            skip(&format!("mmdebstrap: {}", String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("")));
-            return None;
-        }
-        Err(error) => {
-            skip(&format!("mmdebstrap: {error}"));
-            return None;
-        }
-    }
-    Some(archive)
-}
 
 /// Serves a file of a million bytes, and tells how many came.
 const SERVE: &str = r#"
@@ -46,7 +22,8 @@ const SERVE: &str = r#"
 #[test]
 #[ignore = "takes minutes, and a Debian mirror once"]
 fn pythons_web_server_serves_everybody() {
-    let Some(archive) = debian() else { return };
+    let flags = ["--variant=essential", "--include=python3-minimal,libpython3-stdlib"];
+    let Some(archive) = debian("debian-python.tar", &flags) else { return };
     let Some(mut lab) = Lab::open() else { return };
     if Command::new("curl").arg("--version").output().is_err() {
         return skip("curl is not installed");

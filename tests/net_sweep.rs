@@ -5,14 +5,8 @@
 mod support;
 
 use std::time::Duration;
-use support::lab::{HOST, Lab, comes_through, serve, sh};
+use support::lab::{HOST, Lab, comes_through, ok, pid, serve, sh, web};
 use support::{Done, kernel};
-
-fn ok(lab: &Lab, words: &[&str]) -> String {
-    let done = lab.engine.run(words);
-    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{words:?}");
-    done.stdout.trim().to_string()
-}
 
 /// The names of the steps that `words` would perform, from their dry run, each with both faults.
 fn faults(lab: &Lab, words: &[&str]) -> Vec<String> {
@@ -42,25 +36,7 @@ fn a_container_that_leaves_whatever_fails_can_leave_again_and_come_back() {
     let mut guard = lab.guard();
     guard.patience = support::slow(Duration::from_secs(10));
     ok(&lab, &["network", "create", "--subnet", "10.7.0.0/24", "lab"]);
-    ok(
-        &lab,
-        &[
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "--network",
-            "lab",
-            "-p",
-            "8080:80",
-            "-p",
-            "8080:80/udp",
-            "busybox",
-            "sleep",
-            "1000",
-        ],
-    );
-    let pid: u32 = ok(&lab, &["inspect", "-f", "{{.State.Pid}}", "web"]).parse().unwrap();
+    let pid = web(&lab, "lab");
     serve(pid, 80, "web");
     ok(&lab, &["network", "connect", "bridge", "web"]);
     let leave = ["network", "disconnect", "lab", "web"];
@@ -95,25 +71,7 @@ fn networks_are_mended_whatever_fails_on_the_way() {
     let mut guard = lab.guard();
     guard.patience = support::slow(Duration::from_secs(10));
     ok(&lab, &["network", "create", "--subnet", "10.7.0.0/24", "lab"]);
-    ok(
-        &lab,
-        &[
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "--network",
-            "bridge",
-            "-p",
-            "8080:80",
-            "-p",
-            "8080:80/udp",
-            "busybox",
-            "sleep",
-            "1000",
-        ],
-    );
-    let pid: u32 = ok(&lab, &["inspect", "-f", "{{.State.Pid}}", "web"]).parse().unwrap();
+    let pid = web(&lab, "bridge");
     serve(pid, 80, "web");
     let break_it = || {
         sh("for t in raw nat filter; do iptables -t $t -F; iptables -t $t -X; done");
@@ -157,7 +115,7 @@ fn a_network_is_removed_while_a_container_starts_on_it() {
             stayed += 1;
             assert!(removed.stderr.contains("has active endpoints: web (10.7.0.2)"), "{round}: {}", removed.stderr);
             assert!(there, "{round}: the network of a living container is gone");
-            let pid: u32 = ok(&lab, &["inspect", "-f", "{{.State.Pid}}", "web"]).parse().unwrap();
+            let pid = pid(&lab, "web");
             assert_eq!(cards(pid), ["eth0"], "{round}");
             assert!(kernel::alive(pid) && sh("bridge link").contains("master md-"), "{round}: {}", sh("bridge link"));
             ok(&lab, &["rm", "-f", "web"]);

@@ -1,12 +1,12 @@
 //! `mydocker pause`, `unpause`, `rename`, `update`, `port`, and `container prune`.
 
 use super::watch::{Teller, Telling};
-use super::{Command, Context, container, containers, each, flag, happened, print, string, strings};
+use super::{Command, Context, container, containers, each, flag, happened, print, rows, string, strings};
 use crate::container::{Moment, Record, Status, find, list, restart, status};
 use crate::engine;
 use crate::plan::{Name, has_owner};
 use anyhow::{Result, bail};
-use clap::{Arg, ArgAction};
+use clap::Arg;
 
 pub const PAUSE: Command = Command {
     name: "pause",
@@ -67,9 +67,8 @@ pub const CONTAINER: Command = Command {
     about: "`container prune`: remove every container at rest",
     flags: |command, _| {
         let yes = flag("force", "Do not ask").short('f');
-        let filter = Arg::new("filter").long("filter").value_name("until=TIME|label=NAME").action(ArgAction::Append);
         let prune = clap::Command::new("prune").about("Remove every container at rest");
-        let prune = prune.args([yes, filter.help("Only those that match")]);
+        let prune = prune.args([yes, rows::filter(&FILTERS)]);
         command.subcommand_required(true).subcommand(prune)
     },
     act: |context, said| match said.subcommand() {
@@ -81,27 +80,20 @@ pub const CONTAINER: Command = Command {
 /// Whether a container is one of those that are meant.
 type Wanted = Box<dyn Fn(&Record) -> bool>;
 
+/// What a `prune` of containers may be told to look at.
+pub(super) const FILTERS: [&str; 3] = ["until", "label", "label!"];
+
 /// What `--filter` says of containers.
-pub(super) fn wanted<'a>(filters: impl Iterator<Item = &'a str>) -> Result<Vec<Wanted>> {
-    let mut wanted: Vec<Wanted> = Vec::new();
-    for text in filters {
-        match text.split_once('=') {
-            Some(("until", time)) => {
-                let moment = Moment::parse("--filter: until", time)?.0;
-                wanted.push(Box::new(move |record| record.created < moment));
-            }
-            Some((kind @ ("label" | "label!"), label)) => {
-                let (name, value) = label.split_once('=').map_or((label, None), |(name, value)| (name, Some(value)));
-                let (name, value, has) = (name.to_string(), value.map(str::to_string), kind == "label");
-                wanted.push(Box::new(move |record| {
-                    let found = record.life().labels.get(&name);
-                    found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found)) == has
-                }));
-            }
-            _ => bail!("--filter: invalid filter '{}': there are until and label", text.escape_debug()),
+pub(super) fn wanted(filters: &[(String, String)]) -> Result<Vec<Wanted>> {
+    let one = |(name, value): &(String, String)| -> Result<Wanted> {
+        if name == "until" {
+            let moment = Moment::parse("--filter: until", value)?.0;
+            return Ok(Box::new(move |record| record.created < moment));
         }
-    }
-    Ok(wanted)
+        let (label, has) = (value.clone(), name == "label");
+        Ok(Box::new(move |record| rows::has_label(&record.life().labels, &label) == has))
+    };
+    filters.iter().map(one).collect()
 }
 
 /// Removes the containers at rest that are meant: their ids, the bytes that are free again, and the exit status.
@@ -132,7 +124,7 @@ pub(super) fn sweep(context: &Context<'_>, wanted: &[Wanted]) -> Result<(Vec<Str
 }
 
 fn prune(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
-    let wanted = wanted(strings(said, "filter"))?;
+    let wanted = wanted(&rows::filters(said, &FILTERS)?)?;
     if !said.get_flag("force") {
         print("WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] ")?;
         let mut answer = String::new();

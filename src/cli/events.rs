@@ -2,10 +2,10 @@
 
 use super::table::printable;
 use super::template::Template;
-use super::{Command, Context, string, strings};
+use super::{Command, Context, rows, string};
 use crate::container::{Event, Events, Moment};
 use anyhow::{Result, bail};
-use clap::{Arg, ArgAction};
+use clap::Arg;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
 use std::io::Write;
@@ -21,13 +21,7 @@ pub const EVENTS: Command = Command {
         command.args([
             value("since", "TIME", "What has happened since then (a date, or 10m: so long ago), and then what happens"),
             value("until", "TIME", "Only up to then"),
-            value(
-                "filter",
-                "NAME=VALUE",
-                "Only those that match: container event image label network scope type volume",
-            )
-            .short('f')
-            .action(ArgAction::Append),
+            rows::filter(&NAMES).short('f'),
             value("format", "FORMAT", "json or a Go template"),
         ])
     },
@@ -41,7 +35,10 @@ fn act(context: &Context<'_>, said: &clap::ArgMatches) -> Result<u8> {
     let moment = |name: &str, flag: &str| string(said, name).map(|text| Moment::parse(flag, text)).transpose();
     let (since, until) = (moment("since", "--since")?, moment("until", "--until")?);
     let since = since.map_or_else(Timestamp::now, |since| since.0);
-    let filters = strings(said, "filter").map(filter).collect::<Result<Vec<_>>>()?;
+    let filters = rows::filters(said, &NAMES)?;
+    if let Some((_, value)) = filters.iter().find(|(name, value)| name == "type" && !TYPES.contains(&value.as_str())) {
+        bail!("--filter: `type={}`: what is written down happens to a {}", value.escape_debug(), TYPES.join(", "));
+    }
     let format = match string(said, "format") {
         None | Some("" | "json" | "{{json .}}") => None,
         Some(format) => Some(Template::parse(format)?),
@@ -79,22 +76,8 @@ const NAMES: [&str; 8] = ["container", "event", "image", "label", "network", "sc
 
 const TYPES: [&str; 4] = ["container", "image", "network", "volume"];
 
-fn filter(text: &str) -> Result<(&str, &str)> {
-    let shown = text.escape_debug();
-    let Some((name, value)) = text.split_once('=') else {
-        bail!("--filter: bad format of filter `{shown}` (expected name=value)")
-    };
-    if !NAMES.contains(&name) {
-        bail!("--filter: invalid filter '{}': there are {}", name.escape_debug(), NAMES.join(", "));
-    }
-    if name == "type" && !TYPES.contains(&value) {
-        bail!("--filter: `{shown}`: what is written down happens to a {}", TYPES.join(", "));
-    }
-    Ok((name, value))
-}
-
 /// Of one name any value suffices, of different names all must hold; every label must be there.
-fn wanted(filters: &[(&str, &str)], event: &Event) -> bool {
+fn wanted(filters: &[(String, String)], event: &Event) -> bool {
     let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
     let holds = |name: &str, value: &str| match name {
         "container" | "network" | "volume" => {

@@ -1,6 +1,6 @@
 //! `mydocker images|tag|rmi|history` and `mydocker image …`.
 
-use super::arg::{flag, many, string, strings, value, words};
+use super::arg::{flag, string, strings, value, words};
 use super::{Command, Context, happened, human, print, rows};
 use crate::container::Moment;
 use crate::image::{self, Image, Reference, Removed, Store};
@@ -71,17 +71,19 @@ fn list_flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
         flag("quiet", "Only ids").short('q'),
         flag("digests", "Show the manifests' digests"),
         flag("no-trunc", "Do not shorten ids"),
-        many(value("filter", "NAME=VALUE", "dangling, label, reference, before, since, until").short('f')),
+        rows::filter(&LIST_FILTERS).short('f'),
         value("format", "TEMPLATE", "`table`, `json`, or a Go template"),
         Arg::new("repository").value_name("REPOSITORY[:TAG]"),
     ])
 }
 
+const LIST_FILTERS: [&str; 6] = ["dangling", "label", "reference", "before", "since", "until"];
+
 fn list(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let store = Store::open(&context.dirs.root)?;
     let mut images = store.list()?;
     images.sort_by(|a, b| b.config.created.cmp(&a.config.created).then_with(|| a.names.cmp(&b.names)));
-    for (name, value) in rows::filters(said, &["dangling", "label", "reference", "before", "since", "until"])? {
+    for (name, value) in rows::filters(said, &LIST_FILTERS)? {
         keep(&store, &mut images, &name, &value)?;
     }
     let pattern = string(said, "repository");
@@ -324,15 +326,15 @@ fn prune_flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
     command.args([
         flag("all", "All images that no container uses, not only nameless ones").short('a'),
         flag("force", "Do not ask").short('f'),
-        many(value("filter", "NAME=VALUE", "label, label!, until, dangling")),
+        rows::filter(&PRUNE_FILTERS),
     ])
 }
 
 /// `dangling=false` is docker's other way to say `--all`.
-const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "dangling"];
+const PRUNE_FILTERS: [&str; 4] = ["label", "label!", "until", "dangling"];
 
 fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
-    let nameless = rows::filters(said, PRUNE_FILTERS)?.into_iter().filter(|(name, _)| name == "dangling");
+    let nameless = rows::filters(said, &PRUNE_FILTERS)?.into_iter().filter(|(name, _)| name == "dangling");
     let nameless: Vec<bool> = nameless.map(|(name, value)| rows::truth(&name, &value)).collect::<Result<_>>()?;
     let all = said.get_flag("all") || nameless.contains(&false);
     let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
@@ -347,7 +349,7 @@ fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
 
 /// The images that the filters of a `prune` let through; `None`: there are none.
 pub fn wanted(context: &Context<'_>, said: &ArgMatches) -> Result<Option<Vec<Image>>> {
-    let mut filters = rows::filters(said, PRUNE_FILTERS)?;
+    let mut filters = rows::filters(said, &PRUNE_FILTERS)?;
     filters.retain(|(name, _)| name != "dangling");
     if filters.is_empty() {
         return Ok(None);

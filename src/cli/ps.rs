@@ -4,12 +4,12 @@ mod filter;
 
 use super::table::{align, printable};
 use super::template::Template;
-use super::{Command, Context, flag, print, string, strings};
+use super::{Command, Context, flag, print, rows, string};
 use crate::container::{Health, Record, Status, human, list, status};
 use crate::engine;
 use crate::plan::{Dirs, Id, Room, journals};
 use anyhow::{Result, bail};
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgMatches};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -33,12 +33,7 @@ pub const PS: Command = Command {
                 .value_name("COUNT")
                 .allow_negative_numbers(true)
                 .help("The youngest COUNT, at rest or not"),
-            Arg::new("filter")
-                .long("filter")
-                .short('f')
-                .value_name("NAME=VALUE")
-                .action(ArgAction::Append)
-                .help("Only those that match: id name label status exited ancestor before since health volume"),
+            rows::filter(&filter::NAMES).short('f'),
             Arg::new("format").long("format").value_name("FORMAT").help("table, json or a Go template"),
         ])
     },
@@ -81,7 +76,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         Some(other) => other.to_string(),
     };
     let size = size || format.contains(".Size") || format.contains("json .");
-    let filters = filter::parse(strings(said, "filter"))?;
+    let filters = filter::parse(said)?;
     let last = match string(said, "last").map(str::parse::<i64>) {
         _ if said.get_flag("latest") => Some(1),
         None | Some(Ok(..=-1)) => None,

@@ -30,17 +30,26 @@ pub fn show(rows: &[Value], format: Option<&str>, columns: &str, headings: &[(&s
     Ok(if table.is_some() { align(&text) } else { text })
 }
 
-/// `--filter name=value`, in the order in which they were said.
+/// `--filter NAME=VALUE`, as often as one likes. What is not of that form is refused with the command line (125); a name
+/// that is not in `known` by the command (1), as docker's daemon does.
+pub fn filter(known: &[&str]) -> clap::Arg {
+    let pair = |text: &str| match text.split_once('=') {
+        Some((name, value)) => Ok((name.trim().to_ascii_lowercase(), value.trim().to_string())),
+        None => Err("bad format of filter (expected name=value)"),
+    };
+    let arg = clap::Arg::new("filter").long("filter").value_name("NAME=VALUE").action(clap::ArgAction::Append);
+    arg.value_parser(pair).help(format!("Only those that match: {}", known.join(" ")))
+}
+
+/// What was said with [`filter`], in that order.
 pub fn filters(said: &clap::ArgMatches, known: &[&str]) -> Result<Vec<(String, String)>> {
-    let mut all = Vec::new();
-    for text in said.get_many::<String>("filter").into_iter().flatten() {
-        let Some((name, value)) = text.split_once('=') else {
-            anyhow::bail!("--filter: `{}`: NAME=VALUE is wanted", text.escape_debug());
-        };
-        anyhow::ensure!(known.contains(&name), "--filter: invalid filter '{}'", name.escape_debug());
-        all.push((name.to_string(), value.to_string()));
+    let all: Vec<_> = said.get_many::<(String, String)>("filter").into_iter().flatten().cloned().collect();
+    match all.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        None => Ok(all),
+        Some((name, _)) => {
+            anyhow::bail!("--filter: invalid filter '{}': there are {}", name.escape_debug(), known.join(", "))
+        }
     }
-    Ok(all)
 }
 
 /// Whether `labels` has what a filter `label=NAME[=VALUE]` asks for.

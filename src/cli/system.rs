@@ -1,6 +1,6 @@
 //! `mydocker system df|prune`: what everything takes, and what nobody needs.
 
-use super::arg::{flag, many, string, strings, value};
+use super::arg::{flag, string, value};
 use super::{Command, Context, human, ps, rows};
 use super::{change, image, print, volume};
 use crate::container::{self, Record, Status};
@@ -30,7 +30,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
             flag("all", "All images that no container uses, not only nameless ones").short('a'),
             flag("volumes", "Anonymous volumes too"),
             flag("force", "Do not ask").short('f'),
-            many(value("filter", "NAME=VALUE", "until, label, label!; of containers and images (networks stay)")),
+            rows::filter(&change::FILTERS),
         ]),
     ])
 }
@@ -191,9 +191,9 @@ fn verbose(seen: &Seen) -> Result<String> {
 
 fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let (all, with_volumes) = (said.get_flag("all"), said.get_flag("volumes"));
-    let filters: Vec<&str> = strings(said, "filter").collect();
+    let filters = rows::filters(said, &change::FILTERS)?;
     // Understood before anything is removed.
-    let wanted = change::wanted(filters.iter().copied())?;
+    let wanted = change::wanted(&filters)?;
     let images = image::wanted(context, said)?;
     let mut what = vec!["all stopped containers"];
     what.extend(filters.is_empty().then_some("all networks not used by at least one container"));

@@ -21,7 +21,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
         ]),
         sub("ls", "List volumes").visible_alias("list").args([
             flag("quiet", "Only names").short('q'),
-            many(value("filter", "NAME=VALUE", "dangling, driver, label, name").short('f')),
+            rows::filter(&LIST_FILTERS).short('f'),
             value("format", "TEMPLATE", "`table`, `json`, or a Go template"),
         ]),
         sub("inspect", "Show all that is known of volumes")
@@ -32,7 +32,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
         sub("prune", "Remove volumes that no container has").args([
             flag("all", "Named ones too").short('a'),
             flag("force", "Do not ask").short('f'),
-            many(value("filter", "NAME=VALUE", "label, label!, all")),
+            rows::filter(&PRUNE_FILTERS),
         ]),
     ])
 }
@@ -78,10 +78,13 @@ pub(super) fn describe(volumes: &Volumes, volume: &Volume) -> Value {
     })
 }
 
+const LIST_FILTERS: [&str; 4] = ["dangling", "driver", "label", "name"];
+const PRUNE_FILTERS: [&str; 3] = ["label", "label!", "all"];
+
 fn list(context: &Context<'_>, volumes: &Volumes, said: &ArgMatches) -> Result<u8> {
     let mut all = volumes.list();
     let users = find_users(&context.dirs);
-    for (name, value) in rows::filters(said, &["dangling", "driver", "label", "name"])? {
+    for (name, value) in rows::filters(said, &LIST_FILTERS)? {
         match name.as_str() {
             "dangling" => {
                 let wanted = rows::truth(&name, &value)?;
@@ -154,7 +157,7 @@ fn remove(context: &Context<'_>, volumes: &Volumes, said: &ArgMatches) -> Result
 
 fn prune(context: &Context<'_>, volumes: &Volumes, said: &ArgMatches) -> Result<u8> {
     let all = said.get_flag("all");
-    let filters = rows::filters(said, &["label", "label!", "all"])?;
+    let filters = rows::filters(said, &PRUNE_FILTERS)?;
     let what = if all { "all local volumes" } else { "anonymous local volumes" };
     let question = format!("WARNING! This will remove {what} not used by at least one container.");
     if !said.get_flag("force") && !rows::sure(&question) {

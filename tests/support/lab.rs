@@ -69,6 +69,30 @@ impl Lab {
     }
 }
 
+/// Does what must succeed and has nothing to complain of: what it says.
+#[track_caller]
+pub fn ok(lab: &Lab, words: &[&str]) -> String {
+    let done = lab.engine.run(words);
+    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{words:?}");
+    done.stdout.trim().to_string()
+}
+
+/// The first process of a container that runs.
+pub fn pid(lab: &Lab, name: &str) -> u32 {
+    ok(lab, &["inspect", "-f", "{{.State.Pid}}", name]).parse().unwrap()
+}
+
+/// A detached container `web` on `network`, whose port 80 is the host's 8080 over both protocols: its first process. What
+/// serves there is the caller's.
+pub fn web(lab: &Lab, network: &str) -> u32 {
+    let ports = ["-p", "8080:80", "-p", "8080:80/udp"];
+    ok(
+        lab,
+        &[&["run", "-d", "--name", "web", "--network", network], &ports[..], &["busybox", "sleep", "1000"]].concat(),
+    );
+    pid(lab, "web")
+}
+
 /// A network namespace at the other end of a cable, which knows the host and nobody else; it lives as long as this
 /// process.
 pub fn neighbour() -> Child {

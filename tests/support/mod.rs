@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 pub mod archive;
+pub mod debian;
 mod engine;
 mod guard;
 mod host;

@@ -114,6 +114,9 @@ pub fn prune(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     print(&if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{}\n\n", names.join("\n")) })
 }
 
+/// What `prune` may be told to look at.
+pub const FILTERS: [&str; 3] = ["label", "label!", "until"];
+
 type Fits = Box<dyn Fn(&Network) -> bool>;
 
 /// What `--filter` lets through: all of them must.
@@ -128,7 +131,7 @@ fn filters(said: &ArgMatches) -> Result<Vec<Fits>> {
             }
         })
     };
-    rows::filters(said, &["label", "label!", "until"])?.into_iter().map(one).collect()
+    rows::filters(said, &FILTERS)?.into_iter().map(one).collect()
 }
 
 /// Removes every network of the user's that nobody is on: their names.

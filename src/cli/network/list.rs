@@ -16,12 +16,7 @@ pub(super) fn flags() -> [Arg; 4] {
     [
         switch("quiet").short('q').help("Only ids"),
         switch("no-trunc").help("Whole ids"),
-        Arg::new("filter")
-            .long("filter")
-            .short('f')
-            .value_name("NAME=VALUE")
-            .action(ArgAction::Append)
-            .help("dangling, driver, id, label, name, scope, type"),
+        rows::filter(&FILTERS).short('f'),
         Arg::new("format").long("format").value_name("TEMPLATE").help("`table`, `json`, or a Go template"),
     ]
 }

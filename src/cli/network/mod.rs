@@ -62,7 +62,7 @@ fn flags(command: clap::Command, _: &[&dyn Room]) -> clap::Command {
         word("rm", "Remove networks").visible_alias("remove").arg(names(true)),
         word("prune", "Remove all unused networks")
             .arg(Arg::new("force").short('f').long("force").action(ArgAction::SetTrue).help("Do not ask"))
-            .arg(list("filter", "NAME=VALUE").help("label, label!, until")),
+            .arg(super::rows::filter(&change::FILTERS)),
         word("connect", "Connect a container to a network").args(telling_flags()).args([
             Arg::new("ip").long("ip").value_name("IPv4").help("Address of the container"),
             Arg::new("ip6").long("ip6").value_name("IPv6").help("Its address on a network with IPv6"),

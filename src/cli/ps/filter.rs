@@ -1,27 +1,21 @@
 //! `ps --filter NAME=VALUE`: of one name any value suffices, of different names all must hold.
 
 use super::Seen;
+use crate::cli::rows;
 use crate::container::Health;
 use anyhow::{Result, bail};
 
-const NAMES: [&str; 10] =
+pub const NAMES: [&str; 10] =
     ["id", "name", "label", "status", "exited", "ancestor", "before", "since", "health", "volume"];
 const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
 pub struct Filters(Vec<(String, String)>);
 
-pub fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Filters> {
-    let mut filters = Vec::new();
-    for text in texts {
-        let shown = text.escape_debug();
-        let Some((name, value)) = text.split_once('=') else {
-            bail!("--filter: bad format of filter `{shown}` (expected name=value)")
-        };
-        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().to_string());
-        if !NAMES.contains(&name.as_str()) {
-            bail!("--filter: invalid filter '{}': there are {}", name.escape_debug(), NAMES.join(", "));
-        }
+/// Those that were said, if they are such as can be.
+pub fn parse(said: &clap::ArgMatches) -> Result<Filters> {
+    let filters = rows::filters(said, &NAMES)?;
+    for (name, value) in &filters {
         if name == "status" && !STATES.contains(&value.as_str()) {
             bail!("--filter: invalid filter 'status={}': there are {}", value.escape_debug(), STATES.join(", "));
         }
@@ -31,7 +25,6 @@ pub fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Filters> {
         if name == "exited" && value.parse::<i32>().is_err() {
             bail!("--filter: invalid filter 'exited={}': not an exit status", value.escape_debug());
         }
-        filters.push((name, value));
     }
     Ok(Filters(filters))
 }
