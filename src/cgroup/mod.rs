@@ -16,6 +16,7 @@ mod layout;
 mod limit;
 mod list;
 mod oom;
+mod orphans;
 mod pause;
 mod place;
 mod size;
@@ -29,7 +30,7 @@ pub use freeze::Freezer;
 pub use pause::freezer;
 pub use stats::Stats;
 
-use crate::plan::{Dirs, Fact, Op, Phase, Plan, Room, Spec, Target};
+use crate::plan::{Dirs, Fact, Op, Orphan, Phase, Plan, Room, Spec, Target};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 use layout::{Layout, Tree, Version};
@@ -54,6 +55,10 @@ impl Room for Cgroup {
 
     fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
         doctor::facts(Layout::here())
+    }
+
+    fn orphans(&self) -> Vec<Orphan> {
+        orphans::find(Layout::here())
     }
 
     fn spec(&self, said: &ArgMatches, spec: &mut Spec) -> Result<()> {
@@ -186,10 +191,13 @@ fn draw(layout: &Layout, spec: &Spec, plan: &mut Plan) -> Result<()> {
         );
     }
     check_parents(layout, &trees, &place)?;
-    for tree in trees {
+    for (number, tree) in trees.into_iter().enumerate() {
         match tree.version {
             Version::V1 => v1::make(tree, &place, plan),
             Version::V2 => v2::make(tree, &place, &needed, plan)?,
+        }
+        if number == 0 && place.is_ours() {
+            orphans::mark(tree, &place, &spec.dirs.root, plan);
         }
         for (_, limit) in limits.iter().filter(|(home, _)| *home == tree) {
             steps::limit(tree, &place, limit, plan);

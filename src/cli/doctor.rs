@@ -3,7 +3,7 @@
 
 use super::{Command, Context, print};
 use crate::engine;
-use crate::plan::leftovers;
+use crate::plan::{Orphan, leftovers};
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
 
@@ -41,8 +41,25 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
         }
     }
     text.push_str(&remains(context, said.get_flag("repair")));
+    text.push_str(&orphans(context, said.get_flag("repair")));
     print(&text)?;
     Ok(u8::from(!works))
+}
+
+/// What of the kernel's bears our mark and is nobody's, and what became of it.
+fn orphans(context: &Context<'_>, repair: bool) -> String {
+    let mut text = String::new();
+    for Orphan { what, why, undo } in context.rooms.iter().flat_map(|room| room.orphans()) {
+        text.push_str(&format!("\nleft over: {what}: {why}\n"));
+        for undo in undo {
+            text.push_str(&format!("    {}\n", undo.shell()));
+            if let Some(Err(error)) = repair.then(|| undo.perform()) {
+                text.push_str(&format!("    could not be removed: {error}\n"));
+            }
+        }
+        text.push_str(if repair { "  removed\n" } else { "  `mydocker doctor --repair` removes it\n" });
+    }
+    text
 }
 
 /// What is left over from engines that died, and what became of it.

@@ -90,6 +90,10 @@ pub trait Room: Sync {
     fn doctor(&self, _dirs: &Dirs) -> Vec<Fact> {
         Vec::new()
     }
+    /// What of this room's lies about on this machine and can be proved nobody's; for `mydocker doctor`. Changes nothing.
+    fn orphans(&self) -> Vec<Orphan> {
+        Vec::new()
+    }
     /// What `inspect` tells of this room's part of a container: an object of docker's keys, laid over what others tell.
     /// `runs`: it runs now, so that there is something to ask the kernel for.
     fn inspect(&self, _spec: &Spec, _runs: bool) -> serde_json::Value {
@@ -124,6 +128,16 @@ impl Fact {
     pub fn need(what: &'static str, found: impl Into<String>, met: bool, why: impl Into<String>) -> Self {
         Self { what, found: found.into(), missing: (!met).then(|| why.into()) }
     }
+}
+
+/// Something of ours that nobody owns any more.
+#[derive(Debug)]
+pub struct Orphan {
+    pub what: String,
+    /// What proves it.
+    pub why: String,
+    /// Each takes away one part of it, the first one first.
+    pub undo: Vec<Undo>,
 }
 
 /// The first process of a container that runs, held by a descriptor: it can never become another one.

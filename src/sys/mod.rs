@@ -38,7 +38,7 @@ pub use signals::{
 };
 pub use stdio::{close, closed_at_start, dup_to};
 pub use tty::{get_winsize, open_peer, set_controlling, set_winsize, unlock_pty};
-pub use xattr::{clone_file, get_xattr, list_xattr, set_xattr};
+pub use xattr::{clone_file, get_xattr, list_xattr, set_xattr, set_xattr_at};
 
 use nix::errno::Errno;
 

@@ -56,6 +56,12 @@ pub fn set_xattr(fd: impl AsFd, name: &CStr, value: &[u8]) -> Result<(), Errno> 
     .map(drop)
 }
 
+/// The same for what stands at `path`.
+pub fn set_xattr_at(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    // SAFETY: all strings end in NUL; pointer and length describe `value`.
+    check(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) } as _).map(drop)
+}
+
 /// Makes `to` share the blocks of `from` until one of them is written (`man 2 ioctl_ficlone`). EOPNOTSUPP, EXDEV: this
 /// file system cannot.
 pub fn clone_file(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
