@@ -77,11 +77,14 @@ fn prepare(engine: &Engine) -> Vec<Work> {
 
 /// Runs `work` on a fresh copy of the store with `strace` injecting a fault.
 fn strike(engine: &Engine, work: &Work, root: &Path, inject: &str) -> Done {
+    let text = root.display().to_string();
+    strike_words(engine, ["--root".to_string(), text].into_iter().chain(work.words.iter().cloned()), inject)
+}
+
+fn strike_words(engine: &Engine, words: impl Iterator<Item = String>, inject: &str) -> Done {
     let calls = inject.split(':').next().unwrap();
     let (trace, inject, log) = (format!("trace={calls}"), format!("inject={inject}"), engine.text("strace.log"));
     let strace = ["strace", "-f", "-qq", "-o", &log, "-e", &trace, "-e", &inject];
-    let text = root.display().to_string();
-    let words = ["--root".to_string(), text].into_iter().chain(work.words.iter().cloned());
     engine.finish(engine.command_under(&strace, words))
 }
 
@@ -175,4 +178,57 @@ fn a_full_disk_leaves_the_store_as_it_was() {
     let calls =
         ["mkdir,mkdirat,mknodat,symlinkat,linkat", "rename,renameat,renameat2", "openat", "write,copy_file_range"];
     sweep("error=ENOSPC", &calls, true);
+}
+
+/// An archive is under its name whole or not at all; what stood there before stays until then. And beside it nothing is
+/// left, but for the whole one, if it was about to get its name.
+#[test]
+fn save_writes_all_or_nothing() {
+    let Some(engine) = Engine::keeping() else { return };
+    if Command::new("strace").arg("-V").output().is_err() {
+        return skip("strace is not installed");
+    }
+    engine.output(["run", "--name", "cc", "busybox", "sh", "-c", "head -c 3m /dev/urandom > /x"]);
+    engine.output(["commit", "cc", "mine:1"]);
+    let (folder, store) = (engine.path("out"), engine.root().to_owned());
+    fs::create_dir(&folder).unwrap();
+    let archive = folder.join("mine.tar");
+    let words = ["save".to_string(), "-o".into(), archive.display().to_string(), "mine:1".into()];
+    engine.output(words.iter());
+    let whole = fs::read(&archive).unwrap();
+    engine.output(words.iter());
+    assert!(fs::read(&archive).unwrap() == whole, "the same image makes another archive");
+    let before = state(&engine, &store);
+    let mut hits = 0;
+    for fault in ["signal=KILL", "error=ENOSPC"] {
+        for calls in ["write,copy_file_range,sendfile", "openat", "linkat", "rename,renameat,renameat2"] {
+            for (number, older) in NUMBERS.into_iter().zip([false, true].into_iter().cycle()) {
+                let _ = fs::remove_dir_all(&folder);
+                fs::create_dir(&folder).unwrap();
+                if older {
+                    fs::write(&archive, "older").unwrap();
+                }
+                let done = strike_words(&engine, words.iter().cloned(), &format!("{calls}:{fault}:when={number}"));
+                let log = fs::read_to_string(engine.path("strace.log")).unwrap_or_default();
+                if done.status != 137 && !log.contains("(INJECTED)") {
+                    break;
+                }
+                hits += 1;
+                let what = format!("{fault} at {calls} number {number}: {}", done.stderr);
+                match fs::read(&archive) {
+                    Ok(found) if done.status == 0 || found != b"older" => assert!(found == whole, "{what}"),
+                    Ok(_) => assert!(older, "{what}"),
+                    Err(_) => assert!(!older && done.status != 0, "{what}"),
+                }
+                for other in fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path() != archive) {
+                    let about = done.status == 137 && calls.starts_with("rename");
+                    assert!(about && fs::read(other.path()).unwrap() == whole, "{what}: {:?}", other.file_name());
+                }
+                assert!(done.status == 137 || done.status == 0 || done.stderr.lines().count() == 1, "{what}");
+            }
+        }
+    }
+    assert!(hits > 15, "only {hits} faults were injected");
+    assert_eq!(state(&engine, &store), before);
+    engine.output(["rm", "cc"]);
 }

@@ -7,10 +7,14 @@ use crate::container::{Event, tell};
 use crate::image::commit::{self, Words};
 use crate::image::{self, Container, Format, Reference, Store};
 use crate::plan::Room;
+use crate::sys::FdPath;
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 use std::fs::{self, File};
 use std::io::{BufWriter, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub const SAVE: Command = Command { name: "save", about: "Write images to an archive", flags: save_flags, act: save };
@@ -192,17 +196,34 @@ fn write_to(path: Option<&str>, write: impl FnOnce(&File) -> Result<()>) -> Resu
         write(&out).with_context(context)?;
         return Ok(0);
     }
+    write_whole(&path, write).map(|()| 0).with_context(context)
+}
+
+/// As long as it is not whole the file has no name, so nothing of it is left by whatever ends us (Ctrl-C, SIGKILL): `man
+/// 2 open`, O_TMPFILE. A link cannot take the place of a file that is there, so it comes under another name first.
+fn write_whole(path: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let random: String = crate::sys::random::<6>()?.iter().map(|byte| format!("{byte:02x}")).collect();
-    let temporary = path.with_file_name(format!(".mydocker-{random}"));
+    let hidden = path.with_file_name(format!(".mydocker-{random}"));
+    let nameless = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(folder);
+    let has_name = nameless.is_err();
+    let out = match nameless {
+        Ok(out) => out,
+        // A file system that has none (vfat, overlay before Linux 6.3).
+        Err(_) => File::options().write(true).create_new(true).open(&hidden)?,
+    };
     let written = (|| -> Result<()> {
-        let out = File::options().write(true).create_new(true).open(&temporary)?;
         let progress = Progress::of_writing("Writing", &out);
         write(&out)?;
         drop(progress);
-        Ok(fs::rename(&temporary, &path)?)
+        if !has_name {
+            let at = FdPath::new(&out);
+            linkat(AT_FDCWD, at.as_c_str(), AT_FDCWD, &hidden, AtFlags::AT_SYMLINK_FOLLOW)?;
+        }
+        Ok(fs::rename(&hidden, path)?)
     })();
     if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+        let _ = fs::remove_file(&hidden);
     }
-    written.map(|()| 0).with_context(context)
+    written
 }

@@ -40,7 +40,8 @@ pub fn save<W: Write>(store: &Store, images: &[(Image, Vec<Reference>)], format:
             }
         }
     }
-    packer.bytes("index.json", &serde_json::to_vec(&index(images)?)?)?;
+    // As a value, whose keys are in order: the same images make the same archive.
+    packer.bytes("index.json", &serde_json::to_vec(&serde_json::to_value(index(images)?)?)?)?;
     if format == Format::Docker {
         packer.bytes("manifest.json", &serde_json::to_vec(&manifests(images)?)?)?;
         packer.bytes("repositories", &serde_json::to_vec(&repositories(images))?)?;
