@@ -8,11 +8,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
-use support::lab::{Lab, PATIENCE, ok, pid, settle, sh, web};
+use support::lab::{HOST6, LAN6, Lab, PATIENCE, lab6, ok, pid, settle, sh, web};
 use support::{Running, kernel};
-
-const HOST6: &str = "2001:db8::1";
-const LAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
 fn on(lab: &Lab, network: &str, name: &str) -> Running {
     settle(lab.engine.start(["run", "--rm", "-i", "--network", network, "--name", name, "busybox", "cat"]))
@@ -94,24 +91,6 @@ fn where_the_kernel_has_none_there_is_a_clear_word() {
     assert_eq!(done.stderr.lines().count(), 1);
     assert!(!lab.engine.root().join("networks/lab").exists());
     ok(&lab, &["network", "create", "lab"]);
-}
-
-/// A network with IPv6 on the wire, and a neighbour who knows the way to the host.
-fn lab6() -> Option<Lab> {
-    let lab = Lab::open()?;
-    if !std::path::Path::new("/proc/sys/net/ipv6/conf").exists() {
-        support::skip("this kernel has no IPv6");
-        return None;
-    }
-    for line in ["echo 0 > /proc/sys/net/ipv6/conf/wire/disable_ipv6", "ip link set wire up"] {
-        sh(line);
-        sh(&format!("nsenter -t {} -n sh -c '{line}'", lab.lan.id()));
-    }
-    // ::1, which every host has.
-    sh("echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6; ip link set lo up; ip addr replace ::1/128 dev lo");
-    sh(&format!("ip addr add {HOST6}/64 dev wire nodad"));
-    lab.in_lan(&format!("ip addr add {LAN6}/64 dev wire nodad; ip route add fd00:7::/32 via {HOST6}"));
-    Some(lab)
 }
 
 /// Serves in the network namespace of `pid` on both protocols: whoever comes is told `who`, until the process ends.

@@ -5,12 +5,14 @@
 mod support;
 
 use std::time::Duration;
-use support::lab::{HOST, Lab, comes_through, ok, pid, serve, sh, web};
+use support::lab::{HOST, Lab, comes_through, lab6, ok, pid, serve, sh, web};
 use support::{Done, kernel};
 
 /// The names of the steps that `words` would perform, from their dry run, each with both faults.
 fn faults(lab: &Lab, words: &[&str]) -> Vec<String> {
-    let dry = ok(lab, &[words, &["--dry-run"]].concat());
+    // In front of the words of `run`, which may be the container's.
+    let at = words.iter().position(|word| *word == "run").map_or(words.len(), |at| at + 1);
+    let dry = ok(lab, &[&words[..at], &["--dry-run"], &words[at..]].concat());
     let name = |line: &str| Some(line.strip_prefix("# ")?.split_once(": ")?.0.to_string());
     let steps = dry.lines().filter_map(name).filter(|name| name.starts_with("network."));
     steps.flat_map(|step| [format!("{step}:error"), format!("{step}:kill")]).collect()
@@ -92,6 +94,54 @@ fn networks_are_mended_whatever_fails_on_the_way() {
     ok(&lab, &["rm", "-f", "web"]);
     ok(&lab, &["network", "rm", "lab"]);
     guard.check();
+}
+
+/// The first container of a network with both kinds of addresses makes its bridge and its rules, in both firewalls. Each
+/// step struck, and nothing is left but the network's own record: no link, no rule, no lease, no forwarding.
+#[test]
+fn whatever_fails_on_the_way_to_ipv6_leaves_nothing() {
+    let Some(mut lab) = lab6() else { return };
+    lab.engine.keeps = true;
+    lab.engine.run(["run", "--rm", "busybox", "true"]);
+    let forwarding = || sh("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding");
+    let rules = || sh("iptables-save; ip6tables-save").lines().filter(|line| line.starts_with("-A")).count();
+    let before = (sh("ip -o link"), forwarding(), rules());
+    let make = ["network", "create", "--ipv6", "--subnet", "10.7.0.0/24", "--subnet", "fd00:7::/64", "lab"];
+    let all = faults(&lab, &make);
+    let six = |all: &[String]| all.iter().filter(|point| point.contains('6')).count();
+    assert!(six(&all) >= 4, "{all:?}");
+    let mut count = all.len();
+    for point in &all {
+        struck(&lab, &make, point);
+        lab.engine.run(["network", "rm", "lab"]);
+        ok(&lab, &make);
+        ok(&lab, &["network", "rm", "lab"]);
+        assert_eq!((sh("ip -o link"), forwarding(), rules()), before, "after {point}");
+    }
+    ok(&lab, &make);
+    let made = (sh("ip -o link"), forwarding(), rules());
+    let run = ["run", "-d", "--name", "web", "--network", "lab", "--ip6", "fd00:7::9", "-p", "[::]:8080:80", "busybox"];
+    let run = [&run[..], &["sleep", "1000"]].concat();
+    let all = faults(&lab, &run);
+    assert!(six(&all) >= 4, "{all:?}");
+    count += all.len();
+    for point in &all {
+        struck(&lab, &run, point);
+        ok(&lab, &["ps", "-aq"]);
+        lab.engine.run(["rm", "-f", "web"]);
+        let leases = std::fs::read_dir(lab.engine.root().join("networks/lab/leases")).into_iter().flatten().count();
+        assert_eq!(leases, 0, "after {point}");
+        // The name, both addresses and the port are free.
+        ok(&lab, &run);
+        assert!(sh(&format!("nsenter -t {} -n ip -6 -o addr", pid(&lab, "web"))).contains("fd00:7::9/64"), "after {point}");
+        ok(&lab, &["rm", "-f", "web"]);
+        let settled = || sh("ip -o link").lines().count() == made.0.lines().count();
+        support::life::until("its link goes", settled);
+        assert_eq!((forwarding(), rules()), (made.1.clone(), made.2), "after {point}");
+    }
+    ok(&lab, &["network", "rm", "lab"]);
+    assert_eq!((sh("ip -o link"), forwarding(), rules()), before);
+    println!("network create and run with IPv6: {count} faults, host unchanged");
 }
 
 /// Whoever is first: either the network goes and the container does not start, or it starts and the network stays.

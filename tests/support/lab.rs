@@ -3,12 +3,14 @@
 
 use super::{Done, Engine, Guard, Running, kernel, skip};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command};
 use std::time::Duration;
 
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub const HOST6: &str = "2001:db8::1";
+pub const LAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// The engine's host with one card, and the neighbour at the other end of its cable.
@@ -91,6 +93,24 @@ pub fn web(lab: &Lab, network: &str) -> u32 {
         &[&["run", "-d", "--name", "web", "--network", network], &ports[..], &["busybox", "sleep", "1000"]].concat(),
     );
     pid(lab, "web")
+}
+
+/// A network with IPv6 on the wire, and a neighbour who knows the way to the host.
+pub fn lab6() -> Option<Lab> {
+    let lab = Lab::open()?;
+    if !std::path::Path::new("/proc/sys/net/ipv6/conf").exists() {
+        skip("this kernel has no IPv6");
+        return None;
+    }
+    for line in ["echo 0 > /proc/sys/net/ipv6/conf/wire/disable_ipv6", "ip link set wire up"] {
+        sh(line);
+        sh(&format!("nsenter -t {} -n sh -c '{line}'", lab.lan.id()));
+    }
+    // ::1, which every host has.
+    sh("echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6; ip link set lo up; ip addr replace ::1/128 dev lo");
+    sh(&format!("ip addr add {HOST6}/64 dev wire nodad"));
+    lab.in_lan(&format!("ip addr add {LAN6}/64 dev wire nodad; ip route add fd00:7::/32 via {HOST6}"));
+    Some(lab)
 }
 
 /// A network namespace at the other end of a cable, which knows the host and nobody else; it lives as long as this
