@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use support::life::{Words, monitor, open, until};
 use support::{Engine, Guard, kernel, skip};
@@ -30,7 +30,7 @@ fn crash(pid: u32) {
 
 /// An engine whose doctor can judge; only where all processes are seen.
 fn judge() -> Option<Engine> {
-    if fs::read_link("/proc/self/ns/pid").unwrap() != PathBuf::from("pid:[4026531836]") {
+    if fs::read_link("/proc/self/ns/pid").unwrap() != Path::new("pid:[4026531836]") {
         skip("a PID namespace below the first one does not show every engine");
         return None;
     }
