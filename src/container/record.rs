@@ -47,14 +47,15 @@ const LARGEST: u64 = 32 << 20;
 impl Record {
     /// The record of container `id`, with its OCI document.
     pub fn read(dirs: &Dirs, id: &Id) -> Result<Self> {
-        let value = read_json(&dirs.container(id).join("container.json"), id)?;
-        Self::of(value, dirs, id)
+        // At one stroke: `ps` of five hundred reads as many.
+        let bytes = read_file(&dirs.container(id).join("container.json"), id)?;
+        Self::of(serde_json::from_slice(&bytes), dirs, id)
     }
 
-    fn of(value: Value, dirs: &Dirs, id: &Id) -> Result<Self> {
+    fn of(parsed: serde_json::Result<Self>, dirs: &Dirs, id: &Id) -> Result<Self> {
         let torn =
             || format!("the record of container {} is damaged (hint: mydocker rm -f {})", id.short(), id.short());
-        let mut record: Self = serde_json::from_value(value).with_context(torn)?;
+        let mut record = parsed.with_context(torn)?;
         if record.spec.id != *id {
             bail!("{}: it is the record of another container", torn());
         }
@@ -67,7 +68,7 @@ impl Record {
     pub fn update(dirs: &Dirs, id: &Id, change: impl FnOnce(&mut Self)) -> Result<Self> {
         let path = dirs.container(id).join("container.json");
         let old = read_json(&path, id)?;
-        let mut record = Self::of(old.clone(), dirs, id)?;
+        let mut record = Self::of(Self::deserialize(&old), dirs, id)?;
         change(&mut record);
         let mut value = old;
         merge(&mut value, serde_json::to_value(&record)?);
@@ -109,6 +110,10 @@ pub fn read_config(record: &mut Record) -> Result<()> {
 }
 
 fn read_json(path: &Path, id: &Id) -> Result<Value> {
+    serde_json::from_slice(&read_file(path, id)?).with_context(|| format!("`{}` is damaged", path.display()))
+}
+
+fn read_file(path: &Path, id: &Id) -> Result<Vec<u8>> {
     use std::io::Read;
     let context = || format!("cannot read `{}`", path.display());
     let mut options = fs::File::options();
@@ -130,7 +135,7 @@ fn read_json(path: &Path, id: &Id) -> Result<Value> {
     if bytes.len() as u64 > LARGEST {
         bail!("`{}` is larger than {} MiB", path.display(), LARGEST >> 20);
     }
-    serde_json::from_slice(&bytes).with_context(|| format!("`{}` is damaged", path.display()))
+    Ok(bytes)
 }
 
 /// A temporary file beside it, then a rename: whoever reads sees the old or the new, whole.
