@@ -133,7 +133,10 @@ fn whatever_fails_on_the_way_to_ipv6_leaves_nothing() {
         assert_eq!(leases, 0, "after {point}");
         // The name, both addresses and the port are free.
         ok(&lab, &run);
-        assert!(sh(&format!("nsenter -t {} -n ip -6 -o addr", pid(&lab, "web"))).contains("fd00:7::9/64"), "after {point}");
+        assert!(
+            sh(&format!("nsenter -t {} -n ip -6 -o addr", pid(&lab, "web"))).contains("fd00:7::9/64"),
+            "after {point}"
+        );
         ok(&lab, &["rm", "-f", "web"]);
         let settled = || sh("ip -o link").lines().count() == made.0.lines().count();
         support::life::until("its link goes", settled);
