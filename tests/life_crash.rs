@@ -208,6 +208,46 @@ fn one_dead_engine_among_many_is_found() {
     guard.check();
 }
 
+/// With more engines at work than a start asks, it asks others each time: whoever died is found by one of the next starts,
+/// also if all of these have the same number, as the first process of a PID namespace each.
+#[test]
+fn among_more_engines_than_one_start_asks_each_dead_one_is_found() {
+    let Some(engine) = open() else { return };
+    engine.ok(&["run", "--rm", "busybox", "true"]);
+    let guard = Guard::new(engine.root());
+    let folder = engine.root().join("run/journal");
+    let own = std::process::id();
+    let stat = fs::read_to_string(format!("/proc/{own}/stat")).unwrap();
+    let since: u64 = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+    let journal = |number: u32| {
+        let id = format!("{:064x}", u128::from(number + 1).pow(9));
+        let header = format!(r#"{{"id":"{id}","pid":{own},"start_time":{since},"boot_id":"","all":true}}"#);
+        fs::write(folder.join(&id), header + "\n").unwrap();
+        folder.join(id)
+    };
+    // A journal that is locked has an engine; this process plays all of them.
+    let held: Vec<(std::path::PathBuf, fs::File)> = (0..96)
+        .map(|number| {
+            let path = journal(number);
+            let file = fs::File::open(&path).unwrap();
+            file.try_lock().unwrap();
+            (path, file)
+        })
+        .collect();
+    let dead: Vec<_> = (96..104).map(journal).collect();
+    let starts = (0..200).take_while(|_| {
+        let mut start = std::process::Command::new("unshare");
+        start.args(["--pid", "--fork"]).arg(engine.binary()).args(["create", "no/such"]);
+        assert!(!start.env("MYDOCKER_ROOT", engine.root()).output().unwrap().status.success());
+        dead.iter().any(|path| path.exists())
+    });
+    println!("{} starts until eight dead engines among 104 were found", starts.count() + 1);
+    assert!(!dead.iter().any(|path| path.exists()), "some are never asked");
+    assert!(held.iter().all(|(path, _)| path.exists()));
+    held.into_iter().for_each(|(path, _file)| fs::remove_file(path).unwrap());
+    guard.check();
+}
+
 /// What a container's root reaches by `/proc/PID/exe` of an `exec` is no file that he could write (CVE-2019-5736), when
 /// nobody runs it any more. By another copy of the program, as after an upgrade: the monitor keeps its own busy.
 #[test]

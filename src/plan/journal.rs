@@ -150,11 +150,15 @@ pub struct Leftover {
 }
 
 /// The journals whose owner is dead, locked by us now. What cannot be read as ours is passed over. At most `most` are asked
-/// for their locks, each time others: five hundred would cost every start some milliseconds, and `/proc/locks`, which
-/// tells of all at once, makes the kernel wait for every CPU.
+/// for their locks, in a row that begins anywhere, so that each is asked by one of the next starts: five hundred would cost
+/// every start some milliseconds, and `/proc/locks`, which tells of all at once, makes the kernel wait for every CPU.
+///
+/// A start does not depend on those that it passes over: its name it asks for by itself, and of an address or a port it
+/// asks whether their holder lives.
 pub fn leftovers(dirs: &Dirs, most: usize) -> Vec<Leftover> {
     let all = journals(dirs);
-    let first = if all.len() > most { std::process::id() as usize * most % all.len() } else { 0 };
+    let anywhere = || crate::sys::random().map_or(0, usize::from_ne_bytes);
+    let first = if all.len() > most { anywhere() % all.len() } else { 0 };
     let some = all.iter().cycle().skip(first).take(most.min(all.len()));
     some.filter_map(|id| leftover(dirs, id)).collect()
 }
