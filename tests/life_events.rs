@@ -167,6 +167,66 @@ fn images_networks_and_volumes() {
     ok(&engine, &["rmi", "imported"]);
 }
 
+/// What a start connects and mounts, in docker 20.10's words and order; and the same going.
+#[test]
+fn what_a_start_brings_along() {
+    let Some(engine) = open() else { return };
+    let network = ok(&engine, &["network", "create", "net"]);
+    let words = ["--network", "net", "-v", "vol:/v:ro", "-v", "/anon", "busybox"];
+    let id = ok(&engine, &[&["run", "-d", "--name", "web"], &words[..], &["sleep", "1000"]].concat());
+    ok(&engine, &["stop", "-s", "KILL", "web"]);
+    ok(&engine, &["rm", "web"]);
+    let (network, id) = (network.trim(), id.trim());
+    let told = |filter: &str, format: &str| -> Vec<String> {
+        let words = ["events", "--since", "1970-01-01", "--until", "0s", "--format", format, "-f", filter];
+        ok(&engine, &words).lines().map(str::to_string).collect()
+    };
+    let all = told("scope=local", "{{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.container}}");
+    let volumes = told("event=mount", "{{.Actor.ID}}");
+    let [volume, anonymous] = &volumes[..] else { panic!("{volumes:?}") };
+    assert!(volume == "vol" && anonymous.len() == 64, "{volumes:?}");
+    let expected = [
+        format!("container create {id} <no value>"),
+        format!("network connect {network} {id}"),
+        format!("volume mount vol {id}"),
+        format!("volume mount {anonymous} {id}"),
+        format!("container start {id} <no value>"),
+        format!("container kill {id} <no value>"),
+        format!("container die {id} <no value>"),
+        format!("network disconnect {network} {id}"),
+        format!("volume unmount vol {id}"),
+        format!("volume unmount {anonymous} {id}"),
+        format!("container stop {id} <no value>"),
+        format!("container destroy {id} <no value>"),
+    ];
+    let from = all.iter().position(|line| line.starts_with("container create")).unwrap();
+    assert_eq!(all[from..], expected);
+    let mounted = told("event=mount", "{{json .Actor.Attributes}}");
+    let attributes: serde_json::Value = serde_json::from_str(&mounted[0]).unwrap();
+    let wanted = serde_json::json!({
+        "container": id, "destination": "/v", "driver": "local", "propagation": "", "read/write": "false",
+    });
+    assert_eq!(attributes, wanted);
+    // In the foreground the same.
+    let status = engine.run([&["run", "--rm", "--name", "one"], &words[..], &["true"]].concat()).status;
+    assert_eq!(status, 0);
+    let all = told("scope=local", "{{.Type}} {{.Action}}");
+    let expected = [
+        "container create",
+        "network connect",
+        "volume mount",
+        "volume mount",
+        "container start",
+        "container die",
+        "network disconnect",
+        "volume unmount",
+        "volume unmount",
+        "container destroy",
+    ];
+    assert_eq!(all[all.len() - 10..], expected);
+    ok(&engine, &["network", "rm", "net"]);
+}
+
 #[test]
 fn bad_words() {
     let Some(engine) = open() else { return };

@@ -166,7 +166,8 @@ pub fn run(mut request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Fa
     let undone = journal.finish(moments, |entry| {
         Failpoint::strike(failpoint.as_ref(), &format!("undo.{}", entry.step));
     });
-    recover::tell_end(spec, &ended, obituary.is_some(), journal_all);
+    let left = report::attachments(rooms, spec, false);
+    recover::tell_end(spec, &ended, obituary.is_some(), left, journal_all);
     if let Err(error) = undone {
         // The command's own end is what the caller waits for; what is left stands in the journal, for the next one.
         log::warn!("{error:#}");
@@ -207,7 +208,10 @@ fn attend(
     let launched: Result<Launched, Failure> = launch(&prepared.plan, stage, options);
     let launched = launched?;
     let spec = &prepared.spec;
-    tell(&spec.dirs, &[Event::of(spec, "create"), Event::of(spec, "start")]);
+    let mut events = vec![Event::of(spec, "create")];
+    events.extend(report::attachments(rooms, spec, true));
+    events.push(Event::of(spec, "start"));
+    tell(&spec.dirs, &events);
     let pulse = health::Pulse::of(spec).map(|pulse| (pulse, rooms));
     match wait::until_the_end(launched, signals, relays, terminal, pulse, failpoint.as_ref())? {
         Outcome::Ended(status) => Ok(status),

@@ -7,7 +7,7 @@
 
 use super::attach::Caller;
 use super::recover::{bury, goes_with_its_engine, last_words, tell_end};
-use super::report::{Registrar, Told, name_taken, words};
+use super::report::{Registrar, Told, attachments, name_taken, words};
 use super::start::{chosen, load};
 use super::stop::was_stopped;
 use super::wait::ENDS_US;
@@ -184,7 +184,9 @@ impl<'a> Monitor<'a> {
         match Attended::launch(&prepared, caller, &mut registrar, failpoint.clone()) {
             Ok(attended) => {
                 let created = (!locked).then(|| Event::of(spec, "create"));
-                tell(&spec.dirs, &created.into_iter().chain([Event::of(spec, "start")]).collect::<Vec<_>>());
+                let comes = attachments(&chosen(rooms, &spec_rooms(spec)), spec, true);
+                let start = Event::of(spec, "start");
+                tell(&spec.dirs, &created.into_iter().chain(comes).chain([start]).collect::<Vec<_>>());
                 let log = LogWriter::open(&spec.folder(), &log_config);
                 let (dirs, id) = (spec.dirs.clone(), spec.id.clone());
                 Ok((Self { rooms, dirs, id, journal, signals, log, failpoint }, attended))
@@ -245,7 +247,8 @@ impl<'a> Monitor<'a> {
             Failpoint::strike(failpoint.as_ref(), &format!("undo.{}", entry.step));
         });
         if let Some(record) = record {
-            tell_end(&record.spec, ended, oom_killed, self.journal.all());
+            let left = attachments(&chosen(self.rooms, &record.life().rooms), &record.spec, false);
+            tell_end(&record.spec, ended, oom_killed, left, self.journal.all());
         }
         again
     }
@@ -290,7 +293,9 @@ impl<'a> Monitor<'a> {
         let mut registrar = Registrar { watch: &mut watch, spec: &prepared.spec };
         let attended = Attended::launch(&prepared, None, &mut registrar, None);
         if attended.is_ok() {
-            tell(&self.dirs, &[Event::of(&prepared.spec, "start")]);
+            let mut events = attachments(&chosen(self.rooms, &spec_rooms(&prepared.spec)), &prepared.spec, true);
+            events.push(Event::of(&prepared.spec, "start"));
+            tell(&self.dirs, &events);
         }
         drop(lock);
         attended
@@ -301,6 +306,10 @@ fn record(dirs: &Dirs, id: &Id) -> Option<Record> {
     let mut record = Record::read(dirs, id).ok()?;
     read_config(&mut record).ok()?;
     Some(record)
+}
+
+fn spec_rooms(spec: &Spec) -> Vec<String> {
+    spec.life.as_ref().map(|life| life.rooms.clone()).unwrap_or_default()
 }
 
 fn obituary(rooms: &[&dyn Room], record: &Record) -> Option<String> {

@@ -81,7 +81,7 @@ pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
     if journal.all() || !record.exists() {
         log::info!("cleaning up after container {}, whose engine died", id.short());
         if let (Ok(record), Some(_)) = (Record::read(dirs, &id), running) {
-            tell_end(&record.spec, &Ok(seen_status(dirs, &id).unwrap_or(UNSEEN) as u8), false, true);
+            tell_end(&record.spec, &Ok(seen_status(dirs, &id).unwrap_or(UNSEEN) as u8), false, vec![], true);
         }
         return journal.finish(When::ALL, |_| {});
     }
@@ -95,7 +95,7 @@ pub fn take_over(dirs: &Dirs, leftover: Leftover) -> Result<()> {
             record.rest.finished_at = Some(Timestamp::now());
             record.rest.exit_code = seen.unwrap_or(UNSEEN);
         })?;
-        tell_end(&record.spec, &Ok(record.rest.exit_code as u8), false, false);
+        tell_end(&record.spec, &Ok(record.rest.exit_code as u8), false, vec![], false);
     }
     journal.finish(&[When::End], |_| {})
 }
@@ -153,13 +153,13 @@ pub(super) fn bury(
     &[When::End]
 }
 
-/// The end of a life, for `events`; `gone`: nothing is kept of it.
-pub(super) fn tell_end(spec: &Spec, ended: &Result<u8>, oom_killed: bool, gone: bool) {
+/// The end of a life, for `events`; `left`: what goes with it; `gone`: nothing is kept of it.
+pub(super) fn tell_end(spec: &Spec, ended: &Result<u8>, oom_killed: bool, left: Vec<Event>, gone: bool) {
     let Ok(status) = ended else { return };
     let oom = oom_killed.then(|| Event::of(spec, "oom"));
     let destroyed = gone.then(|| Event::of(spec, "destroy"));
     let died = Event::of(spec, "die").with("exitCode", status);
-    tell(&spec.dirs, &oom.into_iter().chain([died]).chain(destroyed).collect::<Vec<_>>());
+    tell(&spec.dirs, &oom.into_iter().chain([died]).chain(left).chain(destroyed).collect::<Vec<_>>());
 }
 
 /// The end of a life, in its record.

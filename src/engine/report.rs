@@ -1,7 +1,7 @@
 //! What the engine tells: an error as one line with its exit status, and which process a container is.
 
-use crate::container::Running;
-use crate::plan::{Failure, Phase, Spec, Step, Watch};
+use crate::container::{Event, Running};
+use crate::plan::{Attached, Failure, Phase, Room, Spec, Step, Watch};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,18 @@ pub fn words(error: &anyhow::Error) -> (String, Option<u8>) {
         }
         _ => (format!("{error:#}"), None),
     }
+}
+
+/// What the rooms give a container for as long as it runs, as it comes (`comes`) or goes: networks first, as docker.
+pub(super) fn attachments(rooms: &[&dyn Room], spec: &Spec, comes: bool) -> Vec<Event> {
+    let mut all: Vec<_> = rooms.iter().flat_map(|room| room.attached(spec)).collect();
+    all.sort_by_key(|one| one.kind);
+    let event = |one: Attached| {
+        let (action, about) = if comes { one.comes } else { one.goes };
+        let about = about.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        Event::about(one.kind, action, &one.id, about).with("container", &spec.id)
+    };
+    all.into_iter().map(event).collect()
 }
 
 /// Writes down which process the container is, as soon as there is one, while that one still mounts.

@@ -28,7 +28,7 @@ mod store;
 mod trouble;
 mod wish;
 
-use crate::plan::{Dirs, Fact, Plan, Room, Spec};
+use crate::plan::{Attached, Dirs, Fact, Plan, Room, Spec};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
@@ -121,6 +121,10 @@ impl Room for Net {
 
     fn inspect(&self, spec: &Spec, runs: bool) -> serde_json::Value {
         show::inspect(spec, runs)
+    }
+
+    fn attached(&self, spec: &Spec) -> Vec<Attached> {
+        show::attached(spec)
     }
 
     fn columns(&self, spec: &Spec, runs: bool) -> serde_json::Value {

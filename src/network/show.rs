@@ -7,7 +7,7 @@ use super::ipam::{self, Lease};
 use super::publish::{Published, bracketed};
 use super::store::{self, Network};
 use super::wish::{Mode, Wish};
-use crate::plan::Spec;
+use crate::plan::{Attached, Spec};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -76,6 +76,17 @@ pub fn inspect(spec: &Spec, runs: bool) -> Value {
         part["Config"] = json!({ "ExposedPorts": exposed });
     }
     part
+}
+
+/// The networks that it is connected to.
+pub fn attached(spec: &Spec) -> Vec<Attached> {
+    let Some(wish) = wish(spec).filter(|wish| wish.mode == Mode::Networks) else { return vec![] };
+    let one = |one: Endpoint| {
+        let about = || vec![("name", one.name.clone()), ("type", "bridge".to_string())];
+        let id = one.network.as_ref().map(|network| network.id.clone())?;
+        Some(Attached { kind: "network", id, comes: ("connect", about()), goes: ("disconnect", about()) })
+    };
+    endpoints(spec, &wish, false).into_iter().filter_map(one).collect()
 }
 
 /// The names under which others on a network find it.

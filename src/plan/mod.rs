@@ -103,6 +103,10 @@ pub trait Room: Sync {
     fn columns(&self, _spec: &Spec, _runs: bool) -> serde_json::Value {
         serde_json::Value::Null
     }
+    /// What is the container's for as long as it runs and outlives it; for `events`.
+    fn attached(&self, _spec: &Spec) -> Vec<Attached> {
+        Vec::new()
+    }
     /// What the kernel remembers of a container that has ended, before its traces are removed (an out-of-memory kill).
     fn obituary(&self, _spec: &Spec) -> Option<String> {
         None
@@ -128,6 +132,16 @@ impl Fact {
     pub fn need(what: &'static str, found: impl Into<String>, met: bool, why: impl Into<String>) -> Self {
         Self { what, found: found.into(), missing: (!met).then(|| why.into()) }
     }
+}
+
+/// A network that a container is connected to, a volume that it has mounted.
+#[derive(Debug)]
+pub struct Attached {
+    pub kind: &'static str,
+    pub id: String,
+    /// Docker's words for its coming and its going, and what there is to say about each.
+    pub comes: (&'static str, Vec<(&'static str, String)>),
+    pub goes: (&'static str, Vec<(&'static str, String)>),
 }
 
 /// Something of ours that nobody owns any more.

@@ -11,7 +11,7 @@ mod store;
 
 pub use store::{Volume, Volumes, find_users, volume_name as check_name};
 
-use crate::plan::{Op, Phase, Plan, Room, Spec, Undo, When, quote};
+use crate::plan::{Attached, Op, Phase, Plan, Room, Spec, Undo, When, quote};
 use crate::tree::{Stack, copy_tree, open_folder};
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -86,6 +86,10 @@ impl Room for Volumed {
 
     fn inspect(&self, spec: &Spec, _runs: bool) -> serde_json::Value {
         show::inspect(spec)
+    }
+
+    fn attached(&self, spec: &Spec) -> Vec<Attached> {
+        show::attached(spec)
     }
 
     fn columns(&self, spec: &Spec, _runs: bool) -> serde_json::Value {

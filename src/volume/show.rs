@@ -5,7 +5,7 @@
 use super::MOUNTS;
 use super::flags::{Kind, Wanted};
 use super::store::Volumes;
-use crate::plan::Spec;
+use crate::plan::{Attached, Spec};
 use serde_json::{Value, json};
 
 /// What the record keeps of the mounts, so that a list of containers need not read all their OCI documents: names of
@@ -44,6 +44,28 @@ pub fn inspect(spec: &Spec) -> Value {
         "Mounts": shown.collect::<Value>(),
         "HostConfig": { "Binds": if binds.is_empty() { Value::Null } else { json!(binds) } },
     })
+}
+
+/// The volumes that it has mounted.
+pub fn attached(spec: &Spec) -> Vec<Attached> {
+    let note = spec.oci.annotations().as_ref().and_then(|notes| notes.get(MOUNTS));
+    let wanted: Vec<Wanted> = note.and_then(|note| serde_json::from_str(note).ok()).unwrap_or_default();
+    let driver = || ("driver", "local".to_string());
+    let one = |one: Wanted| Attached {
+        kind: "volume",
+        id: one.source,
+        comes: (
+            "mount",
+            vec![
+                driver(),
+                ("destination", one.target),
+                ("propagation", String::new()),
+                ("read/write", (!one.read_only).to_string()),
+            ],
+        ),
+        goes: ("unmount", vec![driver()]),
+    };
+    wanted.into_iter().filter(|one| one.kind == Kind::Volume).map(one).collect()
 }
 
 /// The words of `ps`: `Mounts`, `LocalVolumes`.
