@@ -6,6 +6,11 @@ machine is touched, and all is gone at the end. A peer that is not installed is 
 Starts: `run --rm busybox true`, without and with a published port. The floor makes the same kernel objects, the bridge
 port included, and no rules. Throughput: iperf3 between two containers, and through a port published on 127.0.0.1, beside
 two veth ends on a bare bridge without rules. Latency: one byte to and fro over TCP.
+
+The wires take turns, so that a machine that grows slower does so for all of them. On a busy one the rate tells mostly who
+got the processors, and a wire that keeps a third process busy (docker's proxy) gets more of them: what went over it for
+each second of their work is told beside it. `bridge-nf-call-iptables` is told too: with 1 the kernel shows every packet
+that a bridge passes on to conntrack and the rules, the bare bridge's as well, which has none; with 0 no bridge sees a rule.
 """
 
 import argparse
@@ -61,6 +66,7 @@ def starts(options, scratch, mydocker, layer, others):
     print("\nbudget                            reached")
     print(f"2.50 x floor, tight loop          {timing.ratio(loop, 'mydocker', 'floor'):.2f}")
     print(f"2.50 x floor, with gaps           {timing.ratio(gaps, 'mydocker', 'floor'):.2f}")
+    print(f"2.50 x floor, with a port         {timing.ratio(loop, 'mydocker -p', 'floor'):.2f}")
 
 
 class Wire:
@@ -109,16 +115,44 @@ def within(pid):
     return [] if pid is None else ["nsenter", "-t", str(pid), "-n"]
 
 
-def throughput(server, client, address, port, seconds):
-    """Gbit/s of one TCP stream."""
+class Meter:
+    """The processors' work for this process and all that it has started, daemons included: a cgroup of its own."""
+
+    def __init__(self):
+        parents = ["/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"]
+        self.parent = next(path for path in parents if os.path.exists(f"{path}/cgroup.procs"))
+        self.folder = f"{self.parent}/mydocker-bench-{os.getpid()}"
+        os.mkdir(self.folder)
+        with open(f"{self.folder}/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+
+    def seconds(self):
+        old = f"{self.folder}/cpuacct.usage"
+        with open(old if os.path.exists(old) else f"{self.folder}/cpu.stat") as file:
+            words = file.read().split()
+        return int(words[0]) / 1e9 if len(words) == 1 else int(words[1]) / 1e6
+
+    def close(self):
+        with open(f"{self.folder}/cgroup.procs") as file:
+            for pid in file.read().split():
+                with open(f"{self.parent}/cgroup.procs", "w") as parent:
+                    parent.write(pid)
+        os.rmdir(self.folder)
+
+
+def throughput(meter, server, client, address, port, seconds):
+    """Of one TCP stream: Gbit/s, and Gbit for each second of the processors' work."""
     listener = subprocess.Popen([*within(server), "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
     try:
         for _ in range(50):
             time.sleep(0.1)
             line = [*within(client), "iperf3", "-J", "-t", str(seconds), "-c", address, "-p", str(port)]
+            before = meter.seconds()
             done = subprocess.run(line, capture_output=True, text=True)
+            work = meter.seconds() - before
             if done.returncode == 0:
-                return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"] / 1e9
+                received = json.loads(done.stdout)["end"]["sum_received"]
+                return received["bits_per_second"] / 1e9, received["bytes"] * 8e-9 / work
         raise SystemExit(f"bench: iperf3 to {address}:{port}: {done.stdout[-300:]}")
     finally:
         listener.terminate()
@@ -165,7 +199,15 @@ def latency(server, client, address, port, times):
         listener.wait()
 
 
-def wires(options, scratch, mydocker, others):
+def call_iptables():
+    try:
+        with open("/proc/sys/net/bridge/bridge-nf-call-iptables") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return "not there: no br_netfilter"
+
+
+def wires(options, scratch, mydocker, others, meter):
     if timing.found("iperf3") is None:
         print("\nthroughput: skipped, iperf3 is not installed (apt-get install iperf3)")
         return
@@ -176,23 +218,33 @@ def wires(options, scratch, mydocker, others):
     try:
         for _ in range(options.turns):
             for name, wire in all_wires.items():
-                row = rows.setdefault(name, {"between": [], "port": [], "trip": [], "port trip": []})
-                row["between"].append(throughput(wire.server, wire.client, wire.address, PORT, options.seconds))
-                row["trip"].append(latency(wire.server, wire.client, wire.address, PORT, 5000))
+                row = rows.setdefault(name, {"between": [], "trip": [], "port": [], "port trip": []})
+                ends = (wire.server, wire.client, wire.address, PORT)
+                row["between"].append(throughput(meter, *ends, options.seconds))
+                row["trip"].append(latency(*ends, 5000))
                 if wire.published:
-                    row["port"].append(throughput(wire.server, None, "127.0.0.1", wire.published, options.seconds))
-                    row["port trip"].append(latency(wire.server, None, "127.0.0.1", wire.published, 5000))
+                    ends = (wire.server, None, "127.0.0.1", wire.published)
+                    row["port"].append(throughput(meter, *ends, options.seconds))
+                    row["port trip"].append(latency(*ends, 5000))
     finally:
         for wire in all_wires.values():
             wire.remove()
-    print(f"\n{'one TCP stream':<14}{'between two':>14}{'of bare':>9}{'by 127.0.0.1':>15}{'to and fro':>13}{'by port':>11}")
+    for title, key in [("between two containers", "between"), ("by a port of 127.0.0.1", "port")]:
+        compared(title, rows, key)
+    print(f"\nnet.bridge.bridge-nf-call-iptables: {call_iptables()}, for all of them")
+    print("budget: between two containers at least 0.95 of the bare bridge; above docker in both")
+
+
+def compared(title, rows, key):
+    """A line for each wire; ratios are to the bare bridge, turn by turn."""
+    print(f"\n{title:<24}{'median':>14}{'of bare':>9}{'per CPU second':>17}{'of bare':>9}{'to and fro':>13}")
+    ratio = lambda column, row: statistics.median(
+        one[column] / other[column] for one, other in zip(row[key], rows["bare bridge"]["between"]))
     for name, row in rows.items():
-        ratio = statistics.median(a / b for a, b in zip(row["between"], rows["bare bridge"]["between"]))
-        middle = {key: statistics.median(series) if series else None for key, series in row.items()}
-        port = f"{middle['port']:.1f} Gbit/s" if middle["port"] else "-"
-        trip = f"{middle['port trip']:.1f} us" if middle["port trip"] else "-"
-        print(f"{name:<14}{middle['between']:>7.1f} Gbit/s{ratio:>9.2f}{port:>15}{middle['trip']:>10.1f} us{trip:>11}")
-    print("\nbudget: between two containers at least 0.95 of the bare bridge; above docker in both")
+        if row[key]:
+            rate, work = [statistics.median(column) for column in zip(*row[key])]
+            trip = statistics.median(row["trip" if key == "between" else "port trip"])
+            print(f"{name:<24}{rate:>7.2f} Gbit/s{ratio(0, row):>9.2f}{work:>12.2f} Gbit{ratio(1, row):>9.2f}{trip:>10.1f} us")
 
 
 def main():
@@ -201,8 +253,8 @@ def main():
     parser.add_argument("--floor", required=True)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--gap", type=float, default=0.1, help="seconds of idling before each start, in the second table")
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement of throughput")
-    parser.add_argument("--turns", type=int, default=3, help="measurements of each wire")
+    parser.add_argument("--seconds", type=int, default=1, help="of each measurement of throughput")
+    parser.add_argument("--turns", type=int, default=11, help="measurements of each wire")
     parser.add_argument("--only", choices=["starts", "wires"])
     options = parser.parse_args()
     if "BENCH_PRIVATE" not in os.environ:
@@ -210,7 +262,7 @@ def main():
         line = ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, *sys.argv]
         os.execvp(line[0], line)
     scratch = tempfile.mkdtemp(prefix="mydocker-bench-", dir="/var/tmp")
-    others = None
+    others, meter = None, Meter()
     try:
         private_host(scratch)
         mydocker = [os.path.abspath(options.mydocker), "--root", f"{scratch}/root"]
@@ -221,10 +273,11 @@ def main():
         if options.only != "wires":
             starts(options, scratch, mydocker, layer, others.commands)
         if options.only != "starts":
-            wires(options, scratch, mydocker, others.commands)
+            wires(options, scratch, mydocker, others.commands, meter)
     finally:
         if others:
             others.end()
+        meter.close()
         for line in sh("cut -d' ' -f5 /proc/self/mountinfo").split():
             if line.startswith(scratch):
                 subprocess.run(["umount", "-l", line], capture_output=True)

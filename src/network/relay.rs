@@ -11,16 +11,16 @@ use crate::plan::{Dirs, Id};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// So many connections at once; whoever comes then is sent away.
+/// So many connections at once, and whoever comes then is sent away; so many who ask over UDP at one port, of whom then the
+/// one who was silent for longest is forgotten.
 const MOST: usize = 256;
 /// How long a question over UDP may wait for its answer: as docker's proxy.
 const UDP_PATIENCE: Duration = Duration::from_secs(90);
@@ -52,10 +52,16 @@ struct Owner {
 
 enum Listener {
     Tcp(Published, TcpListener),
-    Udp(Published, Arc<UdpSocket>, Clients),
+    Udp(Published, UdpSocket, Vec<Client>),
 }
 
-type Clients = Arc<Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>>;
+/// One who asks over UDP.
+struct Client {
+    from: SocketAddr,
+    /// Stands for him in the container's network.
+    server: UdpSocket,
+    used: Instant,
+}
 
 impl Relay {
     pub fn add(&self, published: Published, socket: OwnedFd) {
@@ -82,14 +88,14 @@ impl Relay {
                 Protocol::Udp => {
                     let socket = UdpSocket::from(socket);
                     socket.set_nonblocking(true)?;
-                    listeners.push(Listener::Udp(published, Arc::new(socket), Clients::default()));
+                    listeners.push(Listener::Udp(published, socket, vec![]));
                 }
                 Protocol::Sctp => {}
             }
         }
         let (end, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let owner = Owner { dirs: dirs.clone(), id: id.clone() };
-        let work = move || serve(&listeners, &end, &owner);
+        let work = move || serve(listeners, &end, &owner);
         let thread = Builder::new().name("ports".into()).stack_size(256 << 10).spawn(work)?;
         if let Ok(mut running) = self.running.lock() {
             *running = Some((stop, thread));
@@ -110,30 +116,53 @@ impl Relay {
     }
 }
 
-fn serve(listeners: &[Listener], end: &OwnedFd, owner: &Owner) {
-    let busy = Arc::new(AtomicUsize::new(0));
-    loop {
-        let sockets = listeners.iter().map(|one| match one {
-            Listener::Tcp(_, socket) => socket.as_fd(),
-            Listener::Udp(_, socket, _) => socket.as_fd(),
-        });
-        let mut fds: Vec<_> = sockets.chain([end.as_fd()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) if fds.last().and_then(PollFd::any).unwrap_or(true) => return,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return,
-        }
-        for listener in listeners {
+fn serve(mut listeners: Vec<Listener>, end: &OwnedFd, owner: &Owner) {
+    let (busy, mut bytes) = (Arc::new(AtomicUsize::new(0)), vec![0; BUFFER]);
+    while let Some(ready) = wait(&listeners, end) {
+        let mut ready = ready.into_iter();
+        for listener in &mut listeners {
+            let asked = ready.next() == Some(true);
             match listener {
                 Listener::Tcp(published, socket) => {
-                    if let Ok((client, _)) = socket.accept() {
+                    if let Some((client, _)) = asked.then(|| socket.accept().ok()).flatten() {
                         let (owner, published) = (owner.clone(), published.clone());
                         beside(&busy, MOST, move || drop(carry(client, &owner, &published)));
                     }
                 }
-                Listener::Udp(published, socket, clients) => drop(pass_on(socket, clients, owner, published, &busy)),
+                Listener::Udp(published, socket, clients) => {
+                    // In the order in which `wait` has named them.
+                    clients.retain_mut(|client| {
+                        let answered = ready.next() == Some(true);
+                        (!answered || client.answer(socket, &mut bytes).is_ok()) && client.used.elapsed() < UDP_PATIENCE
+                    });
+                    if asked {
+                        let _ = pass_on(socket, clients, owner, published, &mut bytes);
+                    }
+                }
             }
         }
+    }
+}
+
+/// Which sockets have something to say: each listener's own, then those of its clients. `None`: it is over.
+fn wait(listeners: &[Listener], end: &OwnedFd) -> Option<Vec<bool>> {
+    let mut fds = Vec::new();
+    for listener in listeners {
+        match listener {
+            Listener::Tcp(_, socket) => fds.push(socket.as_fd()),
+            Listener::Udp(_, socket, clients) => {
+                fds.push(socket.as_fd());
+                fds.extend(clients.iter().map(|client| client.server.as_fd()));
+            }
+        }
+    }
+    fds.push(end.as_fd());
+    let mut fds: Vec<_> = fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let asked = poll(&mut fds, PollTimeout::NONE);
+    let mut ready: Vec<bool> = fds.iter().map(|fd| asked.is_ok() && fd.any().unwrap_or(true)).collect();
+    match asked {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => ready.pop().filter(|over| !over).map(|_| ready),
+        Err(_) => None,
     }
 }
 
@@ -175,47 +204,58 @@ fn one_way(mut from: TcpStream, mut to: TcpStream) {
     let _ = from.shutdown(Shutdown::Read);
 }
 
-/// One packet, to the socket that stands for whoever sent it; the answers come back through a thread of its own.
+/// One packet, to the socket that stands for whoever sent it.
 fn pass_on(
-    socket: &Arc<UdpSocket>,
-    clients: &Clients,
+    socket: &UdpSocket,
+    clients: &mut Vec<Client>,
     owner: &Owner,
     published: &Published,
-    busy: &Arc<AtomicUsize>,
+    bytes: &mut [u8],
 ) -> io::Result<()> {
-    let mut bytes = vec![0; BUFFER];
-    let (size, from) = socket.recv_from(&mut bytes)?;
-    let known = clients.lock().ok().and_then(|clients| clients.get(&from).cloned());
-    let server = match known {
-        Some(server) => server,
+    let (size, from) = socket.recv_from(bytes)?;
+    let number = match clients.iter().position(|client| client.from == from) {
+        Some(number) => number,
         None => {
             let server = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             server.connect(owner.target(published)?)?;
-            server.set_read_timeout(Some(UDP_PATIENCE))?;
-            let server = Arc::new(server);
-            let (here, back, all) = (Arc::clone(&server), Arc::downgrade(socket), Arc::clone(clients));
-            if let Ok(mut clients) = clients.lock() {
-                clients.insert(from, Arc::clone(&server));
+            server.set_nonblocking(true)?;
+            if clients.len() >= MOST {
+                let silent = clients.iter().enumerate().min_by_key(|(_, client)| client.used);
+                silent.map(|(number, _)| number).map(|number| clients.swap_remove(number));
             }
-            beside(busy, MOST, move || {
-                answers(&here, &back, from);
-                if let Ok(mut all) = all.lock() {
-                    all.remove(&from);
-                }
-            });
-            server
+            clients.push(Client { from, server, used: Instant::now() });
+            clients.len() - 1
         }
     };
-    server.send(&bytes[..size]).map(drop)
+    clients[number].used = Instant::now();
+    match clients[number].server.send(&bytes[..size]) {
+        // Longer than IPv4 can carry; or the one before it found nobody (ICMP): this one may.
+        Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            clients[number].server.send(&bytes[..size]).map(drop)
+        }
+        // The container may have another address by now.
+        Err(error) => {
+            clients.swap_remove(number);
+            Err(error)
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
-/// The port itself is held only for the moment of an answer.
-fn answers(server: &UdpSocket, back: &Weak<UdpSocket>, to: SocketAddr) {
-    let mut bytes = vec![0; BUFFER];
-    while let Ok(size) = server.recv(&mut bytes) {
-        let Some(socket) = back.upgrade() else { return };
-        if socket.send_to(&bytes[..size], to).is_err() {
-            return;
+impl Client {
+    /// One packet, back to him.
+    fn answer(&mut self, socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<()> {
+        match self.server.recv(bytes) {
+            Ok(size) => {
+                self.used = Instant::now();
+                socket.send_to(&bytes[..size], self.from).map(drop)
+            }
+            // Nobody listens there yet.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -108,6 +108,7 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
     let name = &network.name;
     let undo = |undo: Undo| Some(undo).filter(|_| undone);
     let needs_rules = !on_disk || !firewall::is_installed(network);
+    let up = is_up(network);
     if needs_rules {
         let ipv6 = network.subnet6.is_some();
         let op = op("access", ["iptables-restore"], "command -v iptables-restore", move |_| {
@@ -137,7 +138,7 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
             .look(format!("mydocker network inspect {name}"));
         step.undo = undo(Undo::RemoveTree { path: network.folder(dirs) });
     }
-    if !is_up(network) {
+    if !up {
         bridge(dirs, network, undone, plan);
     }
     if !network.internal && forwarding_is_off() {
@@ -148,7 +149,7 @@ pub fn plan(dirs: &Dirs, network: &Network, on_disk: bool, undone: bool, plan: &
             .why("A machine hands packets from one card to another only if it is told to; the last network puts it back.")
             .look("sysctl net.ipv4.ip_forward");
     }
-    if !is_up(network) {
+    if !up {
         ipv6::network(dirs, network, undone, plan);
     }
     if needs_rules {

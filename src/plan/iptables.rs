@@ -4,10 +4,15 @@
 //! Try it without us: `printf '*filter\n:DEMO - [0:0]\nCOMMIT\n' | iptables-restore --noflush --wait 20`
 
 use crate::sys;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
 
 /// Which of the two sets of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +40,44 @@ pub fn firewall_patience() -> u64 {
 
 /// Adds to the tables what `text` says; leaves alone what it does not name. The error is one line, the program's own.
 pub fn iptables_restore(family: Family, text: &str) -> io::Result<()> {
-    let name = family.program("restore");
-    let mut command = program(&name)?;
-    let patience = firewall_patience();
-    command
-        .args(["--noflush", "--wait", &patience.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = spawn(&mut command).map_err(|error| not_there(&name, &error))?;
+    let mut child = start_restore(family)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that ends early says why on stderr.
         let _ = stdin.write_all(text.as_bytes());
     }
+    end_restore(family, text, child)
+}
+
+/// The same for a text that only takes out. It is done when this returns, but the program may still be ending: whoever has
+/// taken out rules of nftables waits for that until no processor can hold one of them any more (RCU), and we need not.
+/// What it leaves is reaped by the next one, or by init.
+fn take_out(family: Family, text: &str) -> io::Result<()> {
+    static ENDING: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    let mut child = start_restore(family)?;
+    let done = child.stdin.take().is_some_and(|stdin| read_to_the_end(stdin, text).is_ok_and(|done| done));
+    match ENDING.lock() {
+        Ok(mut ending) if done => {
+            ending.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            ending.push(child);
+            Ok(())
+        }
+        _ => end_restore(family, text, child),
+    }
+}
+
+fn start_restore(family: Family) -> io::Result<Child> {
+    let name = family.program("restore");
+    let mut command = program(&name)?;
+    command
+        .args(["--noflush", "--wait", &firewall_patience().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    spawn(&mut command).map_err(|error| not_there(&name, &error))
+}
+
+fn end_restore(family: Family, text: &str, child: Child) -> io::Result<()> {
+    let (name, patience) = (family.program("restore"), firewall_patience());
     let output = child.wait_with_output()?;
     if output.status.success() {
         return Ok(());
@@ -65,6 +95,23 @@ pub fn iptables_restore(family: Family, text: &str) -> io::Result<()> {
     let line = number.and_then(|number: usize| text.lines().nth(number.wrapping_sub(1))).unwrap_or_default();
     let reason = said.lines().find(|line| !line.is_empty()).unwrap_or("no reason given");
     Err(io::Error::other(format!("{name}: {} {line}", reason.trim()).trim_end().to_string()))
+}
+
+/// Hands a program `text` line by line: whether it has read, and so done, all of it. `false`, or an error: it has ended, and
+/// its status says how. The pipe holds one page, and has room again when that was read (`man 7 pipe`, F_SETPIPE_SZ): a
+/// last line, a comment, is read only after the one before it, `COMMIT`, was done.
+fn read_to_the_end(mut stdin: ChildStdin, text: &str) -> io::Result<bool> {
+    let page = fcntl(&stdin, FcntlArg::F_SETPIPE_SZ(1))?;
+    for part in text.as_bytes().chunks(page as usize).chain([&b"#\n"[..]]) {
+        stdin.write_all(part)?;
+        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)];
+        while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        // POLLERR: nobody is there to read.
+        if fds[0].revents() != Some(PollFlags::POLLOUT) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Every rule there is, one `-A …` per line, under the name of its table.
@@ -108,9 +155,8 @@ pub fn has_iptables(family: Family) -> io::Result<()> {
 /// Whether the kernel's table has rules in which all of `needles` stand, in either flavour; asked of the kernel itself,
 /// because to start a program takes milliseconds.
 pub fn table_has(family: Family, table: &str, needles: &[&[u8]]) -> bool {
-    let has = |rules: Result<Vec<u8>, nix::errno::Errno>| {
-        rules.is_ok_and(|rules| needles.iter().all(|needle| contains(&rules, needle)))
-    };
+    let has =
+        |rules: Result<Vec<u8>, Errno>| rules.is_ok_and(|rules| needles.iter().all(|needle| contains(&rules, needle)));
     // Only asking would make the table, if it were not there.
     let ipv6 = family == Family::V6;
     let names = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
@@ -138,7 +184,7 @@ pub fn remove_rules(text: &str) -> io::Result<()> {
     if !stands_there(family, text) {
         return Ok(());
     }
-    let Err(first) = iptables_restore(family, text) else { return Ok(()) };
+    let Err(first) = take_out(family, text) else { return Ok(()) };
     let there = iptables_save(family).map_err(|_| first)?;
     let mut table = "";
     let mut left = String::new();
@@ -153,7 +199,7 @@ pub fn remove_rules(text: &str) -> io::Result<()> {
             left.push('\n');
         }
     }
-    if left.contains("-D ") { iptables_restore(family, &left) } else { Ok(()) }
+    if left.contains("-D ") { take_out(family, &left) } else { Ok(()) }
 }
 
 /// Whether any of the rules that `text` takes out can be in the kernel, judged by their comments.
@@ -201,6 +247,32 @@ fn not_there(name: &str, error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_has_done_the_last_line_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("{}COMMIT\n", "a line of many\n".repeat(2000));
+        let start = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).current_dir(dir.path()).stdin(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            (child.stdin.take().unwrap(), child)
+        };
+        // It needs its time for the last line, and would not end by itself.
+        let (stdin, mut child) =
+            start("while read line; do [ \"$line\" = COMMIT ] && sleep 0.2 && >done; done; exec sleep 1000");
+        assert!(read_to_the_end(stdin, &text).unwrap());
+        assert!(dir.path().join("done").exists(), "it had not done what it was told");
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // One that ends in the middle has not.
+        for script in ["read line", "while read line; do [ \"$line\" = COMMIT ] && exit; done"] {
+            let (stdin, mut child) = start(script);
+            assert!(!read_to_the_end(stdin, &text).is_ok_and(|done| done), "{script}");
+            child.wait().unwrap();
+        }
+    }
 
     #[test]
     fn a_rule_is_the_same_however_it_was_saved() {
