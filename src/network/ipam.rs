@@ -149,8 +149,7 @@ fn claim_wide(dirs: &Dirs, network: &Network, folder: &Path, record: &Path, wide
     if another(&path) {
         return Err(Errno::EADDRNOTAVAIL);
     }
-    let next = folder.join(format!(".{}", ours.container));
-    fs::hard_link(record, &next).and_then(|()| fs::rename(&next, &path)).map_err(errno)?;
+    replace(folder, record, &ours.container, &path).map_err(errno)?;
     // Or it goes with another's IPv4 address.
     let place = network.subnet6.map_or(0, |subnet| wide.to_bits() - subnet.network().to_bits());
     let beside = u32::try_from(place).ok().and_then(|place| network.subnet.network().to_bits().checked_add(place));
@@ -224,12 +223,24 @@ fn take_over(
     Err(if wanted.is_some() { Errno::EADDRINUSE } else { Errno::ENOSPC })
 }
 
-/// Writes `lease` over what its address's file says, in one move: a second name first, then renamed.
+/// Writes `lease` over what its address's file says.
 pub fn rewrite(folder: &Path, record: &Path, lease: &Lease) -> io::Result<()> {
     write(record, lease)?;
-    let next = folder.join(format!(".{}", lease.container));
-    fs::hard_link(record, &next)?;
-    fs::rename(&next, folder.join(lease.address.to_string()))
+    replace(folder, record, &lease.container, &folder.join(lease.address.to_string()))
+}
+
+/// Makes `path` another name of `record`, whatever it was, in one move: a second name first, then renamed.
+fn replace(folder: &Path, record: &Path, container: &str, path: &Path) -> io::Result<()> {
+    let next = folder.join(format!(".{container}"));
+    match fs::hard_link(record, &next) {
+        // An engine of this container was killed in between.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&next)?;
+            fs::hard_link(record, &next)?;
+        }
+        other => other?,
+    }
+    fs::rename(&next, path)
 }
 
 /// The first address that nobody has.
@@ -307,7 +318,11 @@ mod tests {
         let third = Some(Ipv4Addr::new(10, 0, 0, 4));
         assert_eq!(claim_as(&dirs, &network, 5, third), Err(Errno::EADDRINUSE));
         drop(alive.remove(2));
+        // Its engine was killed here once before.
+        let half = network.leases(&dirs).join(format!(".{}", id(5)));
+        fs::write(&half, "").unwrap();
         assert_eq!(claim_as(&dirs, &network, 5, None).unwrap(), Ipv4Addr::new(10, 0, 0, 4));
+        assert!(!half.exists());
         assert_eq!(living(&dirs, &network).len(), 5);
     }
 

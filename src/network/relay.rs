@@ -25,6 +25,7 @@ const MOST: usize = 256;
 /// How long a question over UDP may wait for its answer: as docker's proxy.
 const UDP_PATIENCE: Duration = Duration::from_secs(90);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
 const BUFFER: usize = 64 << 10;
 
 /// The sockets of one container's ports on IPv6 addresses, and the thread that serves them.
@@ -124,9 +125,14 @@ fn serve(mut listeners: Vec<Listener>, end: &OwnedFd, owner: &Owner) {
             let asked = ready.next() == Some(true);
             match listener {
                 Listener::Tcp(published, socket) => {
-                    if let Some((client, _)) = asked.then(|| socket.accept().ok()).flatten() {
-                        let (owner, published) = (owner.clone(), published.clone());
-                        beside(&busy, MOST, move || drop(carry(client, &owner, &published)));
+                    match asked.then(|| socket.accept()) {
+                        Some(Ok((client, _))) => {
+                            let (owner, published) = (owner.clone(), published.clone());
+                            beside(&busy, MOST, move || drop(carry(&client, &owner, &published)));
+                        }
+                        // Without a free descriptor it stays ready: not to be asked again and again.
+                        Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
+                        _ => {}
                     }
                 }
                 Listener::Udp(published, socket, clients) => {
@@ -176,23 +182,25 @@ impl Owner {
 }
 
 /// One connection, both ways, until both ends have said all they had to say.
-fn carry(client: TcpStream, owner: &Owner, published: &Published) -> io::Result<()> {
+fn carry(client: &TcpStream, owner: &Owner, published: &Published) -> io::Result<()> {
     let server = TcpStream::connect_timeout(&owner.target(published)?, CONNECT_PATIENCE)?;
     client.set_nonblocking(false)?;
-    for stream in [&client, &server] {
+    for stream in [client, &server] {
         stream.set_nodelay(true)?;
-        // A container that is gone says no goodbye.
+        // A container that is gone says no goodbye: a minute and a half of silence from its side is one.
         setsockopt(stream, sockopt::KeepAlive, &true)?;
         setsockopt(stream, sockopt::TcpKeepIdle, &60)?;
+        setsockopt(stream, sockopt::TcpKeepInterval, &10)?;
+        setsockopt(stream, sockopt::TcpKeepCount, &3)?;
     }
-    let (from, to) = (server.try_clone()?, client.try_clone()?);
-    let back = Builder::new().stack_size(128 << 10).spawn(move || one_way(from, to))?;
-    one_way(client, server);
-    let _ = back.join();
-    Ok(())
+    std::thread::scope(|scope| {
+        Builder::new().stack_size(128 << 10).spawn_scoped(scope, || one_way(&server, client))?;
+        one_way(client, &server);
+        Ok(())
+    })
 }
 
-fn one_way(mut from: TcpStream, mut to: TcpStream) {
+fn one_way(mut from: &TcpStream, mut to: &TcpStream) {
     let mut bytes = vec![0; BUFFER];
     while let Ok(size @ 1..) = from.read(&mut bytes) {
         if to.write_all(&bytes[..size]).is_err() {
