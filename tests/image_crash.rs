@@ -180,6 +180,48 @@ fn a_full_disk_leaves_the_store_as_it_was() {
     sweep("error=ENOSPC", &calls, true);
 }
 
+/// A commit that is killed while its container stands still leaves it as `pause` does; one that fails lets it go on.
+#[test]
+fn a_commit_that_dies_leaves_a_container_that_can_go_on() {
+    let Some(engine) = Engine::keeping() else { return };
+    if Command::new("strace").arg("-V").output().is_err() {
+        return skip("strace is not installed");
+    }
+    engine.output(["run", "-d", "--name", "cc", "busybox", "sh", "-c", "echo x > /x; exec sleep 1000"]);
+    let state = || engine.output(["inspect", "-f", "{{.State.Status}}", "cc"]).trim().to_string();
+    let words = || ["commit", "cc", "mine:1"].map(str::to_string).into_iter();
+    let mut paused = 0;
+    for (fault, calls) in [
+        ("signal=KILL", "mkdir,mkdirat"),
+        ("signal=KILL", "rename,renameat,renameat2"),
+        ("signal=KILL", "write,copy_file_range"),
+        ("error=ENOSPC", "mkdir,mkdirat"),
+        ("error=ENOSPC", "rename,renameat,renameat2"),
+    ] {
+        for number in NUMBERS {
+            let done = strike_words(&engine, words(), &format!("{calls}:{fault}:when={number}"));
+            let what = format!("{fault} at {calls} number {number}");
+            let now = state();
+            match now.as_str() {
+                "paused" if done.status == 137 => {
+                    paused += 1;
+                    engine.output(["unpause", "cc"]);
+                }
+                now => assert_eq!(now, "running", "{what}"),
+            }
+            // It goes on: what was frozen would never answer, nor could it be killed.
+            let frozen = engine.run(["unpause", "cc"]);
+            assert!(frozen.status == 1 && frozen.stderr.contains("is not paused"), "{what}: {}", frozen.stderr);
+            let mut exec = engine.command(["exec", "cc", "cat", "/x"]);
+            exec.stdin(std::process::Stdio::null());
+            assert_eq!(engine.finish(exec).stdout, "x\n", "{what}");
+        }
+    }
+    assert!(paused > 2, "only {paused} were killed while it stood still");
+    engine.output(["commit", "cc", "mine:1"]);
+    engine.output(["rm", "-f", "cc"]);
+}
+
 /// An archive is under its name whole or not at all; what stood there before stays until then. And beside it nothing is
 /// left, but for the whole one, if it was about to get its name.
 #[test]

@@ -3,7 +3,7 @@
 use super::arg::{flag, many, string, value};
 use super::{Command, Context, happened, print};
 use crate::cgroup::{Freezer, freezer};
-use crate::container::{Event, Record, tell};
+use crate::container::{Event, PAUSED, Record, tell};
 use crate::image::{Container, Store, commit as make};
 use crate::plan::Room;
 use anyhow::{Context as _, Result};
@@ -41,7 +41,7 @@ fn commit(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     words.author = string(said, "author").map(str::to_string);
     let pause = string(said, "pause") != Some("false") && !said.get_flag("no-pause");
     let progress = super::progress::Progress::of_time("Committing");
-    let frozen = if pause { freeze(&container)? } else { None };
+    let frozen = if pause { freeze(context, &container)? } else { None };
     let id = make::commit(&store, &container, &words);
     drop((frozen, progress));
     let id = id?;
@@ -67,12 +67,15 @@ impl Drop for Frozen {
     }
 }
 
-/// Freezes it, if it runs; one that is paused already stays so.
-fn freeze(container: &Container) -> Result<Option<Frozen>> {
+/// Freezes it, if it runs; one that is paused already stays so. Marked as `pause` does it: should we be killed before it
+/// is thawed, it is seen to be paused, and `unpause` lets it go on.
+fn freeze(context: &Context<'_>, container: &Container) -> Result<Option<Frozen>> {
     let path = container.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
     let Some(freezer) = path.and_then(|path| freezer(&path)).filter(|freezer| !freezer.is_frozen()) else {
         return Ok(None);
     };
+    let mark = context.dirs.running(&container.id).join(PAUSED);
+    std::fs::write(&mark, "").with_context(|| format!("cannot write `{}`", mark.display()))?;
     freezer.freeze().with_context(|| format!("cannot pause container {}", container.id.short()))?;
     Ok(Some(Frozen(freezer)))
 }
