@@ -316,7 +316,7 @@ fn what_import_reads_and_what_it_refuses() {
     assert_eq!(done.status, 0, "{}", done.stderr);
     assert!(support::tree::layers(&engine, "piped:1")[0].join("d/f").is_file());
     for (source, words) in [("/nosuch", "/nosuch"), ("/dev/null", "empty"), ("https://host/x.tar", "fetch it first")] {
-        let done = engine.run(["import", source, "bad"]);
+        let done = engine.run(["import", source, "refused"]);
         assert!(done.status == 1 && done.stderr.contains(words), "{source}: {}", done.stderr);
     }
     for bad in ["UPPER/x", "a//b", "-x", "a:b:c", &"a".repeat(300), "a@sha256:00", ""] {
@@ -326,8 +326,8 @@ fn what_import_reads_and_what_it_refuses() {
         assert!(done.status == 1 && done.stderr.lines().count() == 1, "{bad}: {done:?}");
     }
     for bad in ["FROM x", "ENV", "NOSUCH 1", "EXPOSE x/y"] {
-        let done = engine.run(["import", "-c", bad, folder.to_str().unwrap(), "bad"]);
+        let done = engine.run(["import", "-c", bad, folder.to_str().unwrap(), "refused"]);
         assert!(done.status == 1 && done.stderr.lines().count() == 1, "{bad}: {done:?}");
     }
-    assert!(!engine.output(["images"]).contains("bad"));
+    assert!(!engine.output(["images"]).contains("refused"));
 }

@@ -101,17 +101,21 @@ fn call(line: &str) -> Option<Call> {
     Some(Call { name: name.to_string(), args: split(args), result: result.to_string() })
 }
 
-/// The arguments, divided at the commas that stand outside of strings and brackets; quotes are taken away.
+/// The arguments, divided at the commas that stand outside of strings, brackets and the paths behind descriptors
+/// (`cpu,cpuacct` is one hierarchy's folder); quotes are taken away.
 fn split(text: &str) -> Vec<String> {
-    let (mut args, mut depth, mut quoted, mut escaped) = (vec![String::new()], 0, false, false);
+    let (mut args, mut depth) = (vec![String::new()], 0);
+    let (mut quoted, mut escaped, mut path) = (false, false, false);
     for c in text.chars() {
         match c {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
+            '<' if !quoted => path = true,
+            '>' if !quoted => path = false,
             '(' | '{' | '[' if !quoted => depth += 1,
             ')' | '}' | ']' if !quoted => depth -= 1,
-            ',' if !quoted && depth == 0 => {
+            ',' if !quoted && !path && depth == 0 => {
                 args.push(String::new());
                 continue;
             }

@@ -128,9 +128,12 @@ pub fn put_back(before: Option<Termios>) {
     }
 }
 
-/// Whether the caller's terminal is gone: its window was closed, its line was cut.
+/// Whether the caller's terminal is gone: its window was closed, its line was cut. Asked of `poll`, which says so as soon
+/// as a read finds the end; its attributes can be had for a moment longer, until the kernel is done with hanging up.
 pub fn hung_up() -> bool {
-    tcgetattr(std::io::stdin()) == Err(Errno::EIO)
+    let stdin = std::io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
 }
 
 fn restore() {
