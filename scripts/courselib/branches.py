@@ -50,8 +50,15 @@ class Source:
         files = {str(path.relative_to(self.root)): path.read_text(encoding="utf-8")
                  for path in (self.root / "src").rglob("*.rs")}  # fmt: skip
         self.tests = {name: text for name, text in files.items() if name.endswith("tests.rs")}
-        self.crate = modules.Crate({name: text for name, text in files.items() if name not in self.tests})
+        self.files = {name: text for name, text in files.items() if name not in self.tests}
+        self.crates = {}
         self.chapters = sorted((self.root / "chapters").glob("[0-9][0-9]-*"))
+
+    def crate(self, number):
+        """The files as they stand in chapter `number`."""
+        if number not in self.crates:
+            self.crates[number] = modules.Crate(self.files, number)
+        return self.crates[number]
 
     def program(self, number):
         """The text of a chapter's mydocker.rs; before the first there is one that knows no word."""
@@ -99,8 +106,8 @@ def write(path, text):
 def make_tree(source, number, place):
     """Writes the tree of chapter `number` below `place`."""
     program = source.program(number)
-    wanted = source.crate.needed(program)
-    files = source.crate.trimmed(wanted) if wanted else {}
+    wanted = source.crate(number).needed(program)
+    files = source.crate(number).trimmed(wanted) if wanted else {}
     for name, text in files.items():
         write(place / name, without_strange_tests(text, source, name, place))
     write(place / "src/main.rs", program)
@@ -383,9 +390,9 @@ def solution(options):
     print(chapter.source().read_text(encoding="utf-8"))
     source = {str(path.relative_to(course.REPO)): path.read_text(encoding="utf-8")
               for path in (course.REPO / "src").rglob("*.rs") if not path.name.endswith("tests.rs")}  # fmt: skip
-    crate = modules.Crate(source)
+    crate = modules.Crate(source, chapter.number)
     before = [one for one in course.chapters() if one.number < chapter.number and one.source().exists()]
-    old = crate.needed(before[-1].source().read_text(encoding="utf-8")) if before else {}
+    old = modules.Crate(source, chapter.number - 1).needed(before[-1].source().read_text(encoding="utf-8")) if before else {}
     now = crate.needed(chapter.source().read_text(encoding="utf-8"))
     print(f"Files that open in chapter {chapter.number:02}:", file=sys.stderr)
     for path in sorted(now):

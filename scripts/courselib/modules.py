@@ -36,13 +36,57 @@ def leaves(tree, prefix=()):
     return found
 
 
-class Crate:
-    """All files below src/, by module path: () is lib.rs."""
+# `CODE // ch07`, `// ch07` above a statement or an item, either with `, before: CODE`; `// before ch07: CODE`.
+MARK = re.compile(r"^(?P<code>(?P<space>\s*).*?)\s*// (?:ch(?P<since>\d\d)(?:, before: (?P<before>.*))?|before ch(?P<until>\d\d): (?P<early>.*))$")
 
-    def __init__(self, files):
+
+def opened(text, chapter):
+    """The file as it stands in a chapter: what a later one adds is left out, the marks that say so too.
+
+    A mark at a line's end is about that line. One on a line of its own is about what follows it: a statement, an item,
+    a field or an arm, with its comments, up to where its brackets are closed.
+    """
+    lines, kept, at = text.split("\n"), [], 0
+    while at < len(lines):
+        found, at = MARK.match(lines[at]), at + 1
+        if not found:
+            kept.append(lines[at - 1])
+            continue
+        space, code, alone = found["space"], found["code"].rstrip(), not found["code"].strip()
+        if found["until"]:
+            kept += [space + found["early"]] if chapter < int(found["until"]) else []
+        elif chapter >= int(found["since"]):
+            kept += [] if alone else [code]
+        else:
+            if alone:
+                at = end_of(lines, at)
+            else:
+                while kept and re.match(r"\s*(///|#\[)", kept[-1]):
+                    kept.pop()
+            kept += [space + found["before"]] if found["before"] else []
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(kept))
+    return re.sub(r"\n\n(\s*\})", r"\n\1", re.sub(r"(\{)\n\n", r"\1\n", text))
+
+
+def end_of(lines, at):
+    """The number behind the last line of what begins in line `at`."""
+    depth = 0
+    while at < len(lines):
+        line, at = STRANGE.sub("", lines[at]).strip(), at + 1
+        depth += sum(line.count(one) for one in "([{") - sum(line.count(one) for one in ")]}")
+        if depth <= 0 and line.endswith((";", ",", "}")) and not line.startswith("#["):
+            break
+    return at
+
+
+class Crate:
+    """All files below src/, by module path: () is lib.rs; as they stand in a chapter."""
+
+    def __init__(self, files, chapter=99):
         # {"src/plan/mod.rs": text}; the faults of the labs are no chapter's.
         self.files = {
-            name: re.sub(r"^ *#\[cfg\(feature = \"labs\"\)\]\n[^\n]*\n", "", text, flags=re.M) for name, text in files.items()
+            name: opened(re.sub(r"^ *#\[cfg\(feature = \"labs\"\)\]\n[^\n]*\n", "", text, flags=re.M), chapter)
+            for name, text in files.items()
         }
         self.module = {}
         for name in files:
@@ -68,8 +112,9 @@ class Crate:
         body = re.sub(r"^\s*(pub(?:\([a-z]+\))? )?use [^;]+;", "", text, flags=re.M)
         for inline in re.findall(r"\b(?:[a-z_]\w*::)+\w+", body):
             privates.append(tuple(inline.split("::")))
-        words = set(re.findall(r"\w+", body))
-        # What the folder hands on, its own code may use too.
+        body = re.sub(r"^\s*(pub(?:\([a-z]+\))? )?mod \w+;", "", body, flags=re.M)
+        # What the folder hands on, its own code may use too; `wait::…` is a module, `wait(…)` what it hands on.
+        words = set(re.findall(r"(?<![\w:.])(?:[A-Z]\w*|[a-z_]\w*(?!\w|::))", body))
         privates += [leaf for name, leaf in exports.items() if name in words]
         self.exports[path], self.privates[path] = exports, privates
 
@@ -134,6 +179,13 @@ class Crate:
                         open_ += self.targets(full).items()
         return wanted
 
+    def has(self, full):
+        """Whether the name is there, in this chapter."""
+        where = max((one for one in self.targets(full)), key=len)
+        if full == where or full[-1] in self.exports.get(where, {}) or full[-1] in ("self", "*"):
+            return True
+        return re.search(rf"\b(?:fn|struct|enum|const|static|type|trait|macro_rules!) {full[-1]}\b", self.files[self.module[where]])
+
     def is_file(self, path):
         """One without files below it, which makes sense only as a whole."""
         return path != () and not any(len(name) > len(path) and name[:len(path)] == path for name in self.module)
@@ -174,7 +226,7 @@ class Crate:
             kept = []
             for leaf in leaves(found[2]):
                 full = self.absolute(path, leaf)
-                if full is None or all(one in wanted for one in self.targets(full)):
+                if full is None or all(one in wanted for one in self.targets(full)) and self.has(full):
                     kept.append(leaf)
             whole = leaves(found[2])
             if len(kept) == len(whole):

@@ -5,11 +5,13 @@ use super::Context;
 use crate::container::{Event, tell};
 use std::collections::BTreeMap;
 
+// ch06
 /// To an image; `name` is its id but for `tag`.
 pub fn image(context: &Context<'_>, action: &str, id: &str, name: &str) {
     say(context, "image", action, id, &[("name", name)]);
 }
 
+// ch09
 /// To a network; `container`: who was connected or disconnected.
 pub fn network(context: &Context<'_>, action: &str, id: &str, name: &str, container: Option<&str>) {
     let mut about = vec![("name", name), ("type", "bridge")];

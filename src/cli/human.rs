@@ -1,7 +1,7 @@
 //! Sizes and times as docker's tables have them.
 
-use jiff::Timestamp;
-use std::time::Duration;
+use jiff::Timestamp; // ch06
+use std::time::Duration; // ch06
 
 /// Powers of 1000 with so many significant digits: `1.23MB` (`units.HumanSizeWithPrecision`).
 pub fn size(bytes: u64, digits: usize) -> String {
@@ -24,6 +24,7 @@ fn significant(number: f64, digits: usize) -> String {
     }
 }
 
+// ch06
 /// `3 minutes ago`; empty for no time, `N/A` for what is none.
 pub fn ago(created: Option<&str>) -> String {
     let Some(then) = created.and_then(|text| text.parse::<Timestamp>().ok()) else { return "N/A".to_string() };

@@ -5,7 +5,7 @@ use super::{Command, Context, flag, print, string, strings, tell};
 use crate::container::{Health, Missing, Record, Status, find, read_config, status};
 use crate::engine;
 use crate::image::Store;
-use crate::network;
+use crate::network; // ch09
 use crate::plan::{LogDriver, Restart};
 use crate::volume::Volumes;
 use anyhow::{Result, bail};
@@ -60,7 +60,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
 }
 
 /// In docker's order: a name may be that of several things.
-const KINDS: [&str; 4] = ["container", "image", "network", "volume"];
+const KINDS: [&str; 4] = ["container", "image", "network", "volume"]; // ch09, before: const KINDS: [&str; 3] = ["container", "image", "volume"];
 
 /// What is called `word`, of that kind or of the first that has it.
 fn find_document(context: &Context<'_>, word: &str, kind: Option<&str>, size: bool) -> Result<Value> {
@@ -68,7 +68,7 @@ fn find_document(context: &Context<'_>, word: &str, kind: Option<&str>, size: bo
         let found = match *known {
             "container" => document(context, word, size),
             "image" => image(context, word),
-            "network" => network::find(&context.dirs, word).map(|seen| super::network::inspect(&seen)),
+            "network" => network::find(&context.dirs, word).map(|seen| super::network::inspect(&seen)), // ch09
             _ => {
                 let volumes = Volumes::new(&context.dirs.root);
                 volumes.get(word).map(|volume| super::volume::describe(&volumes, &volume))

@@ -214,6 +214,7 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "mydocker: {line}");
 }
 
+// ch07
 /// Does `act` for each word, telling what failed and going on: 1 if anything did.
 fn each<'a>(words: impl Iterator<Item = &'a str>, mut act: impl FnMut(&str) -> Result<()>) -> u8 {
     let mut status = 0;
@@ -226,25 +227,30 @@ fn each<'a>(words: impl Iterator<Item = &'a str>, mut act: impl FnMut(&str) -> R
     status
 }
 
+// ch07
 /// The arguments of that name, as typed.
 fn strings<'a>(said: &'a ArgMatches, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
     said.get_many::<String>(name).into_iter().flatten().map(String::as_str)
 }
 
+// ch07
 fn string<'a>(said: &'a ArgMatches, name: &str) -> Option<&'a str> {
     said.get_one::<String>(name).map(String::as_str)
 }
 
+// ch07
 /// CONTAINER…, at least one.
 fn containers() -> Arg {
     Arg::new("containers").value_name("CONTAINER").num_args(1..).required(true).help("Names or ids")
 }
 
+// ch07
 /// One CONTAINER.
 fn container() -> Arg {
     Arg::new("container").value_name("CONTAINER").required(true).help("Name or id")
 }
 
+// ch07
 fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }

@@ -2,13 +2,16 @@
 
 use super::watch::{Teller, Telling};
 use super::{Command, Context, print, tell};
-use crate::engine::{self, Attach, Ended, Request};
-use crate::plan::{Id, Name, Room, dry_run};
+use crate::engine::Attach; // ch07
+use crate::engine::{self, Ended, Request};
+use crate::plan::Id; // ch07
+use crate::plan::{Name, Room, dry_run};
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 
 pub const RUN: Command = Command { name: "run", about: "Run a command in a new container", flags, act };
 
+// ch07
 pub const CREATE: Command =
     Command { name: "create", about: "Make a container and do not start it", flags, act: act_create };
 
@@ -66,20 +69,38 @@ fn rooms_arg(name: &'static str) -> Arg {
 fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let rooms = chosen(context.rooms, said)?;
     let first = request(context, &rooms, said)?;
-    let (dry, detached, unnamed) = (first.dry, first.detached, first.name.is_none());
-    if dry {
+    if first.dry {
         let prepared = engine::prepare(first)?;
         return print(&dry_run(&prepared.plan, &prepared.spec));
     }
     let mut teller = Teller::new(telling(said));
+    // ch07
+    if context.rooms.iter().any(|room| room.name() == "container") {
+        return act_named(context, &rooms, said, first, &mut teller);
+    }
+    let Ended { status, obituary } = engine::run(first, &mut teller, context.failpoint.clone())?;
+    obituary.iter().for_each(|line| tell(line));
+    Ok(status)
+}
+
+// ch07
+/// The same for one that may stay: it has a name, and it may run in the background.
+fn act_named(
+    context: &Context<'_>,
+    rooms: &[&dyn Room],
+    said: &ArgMatches,
+    first: Request<'_>,
+    teller: &mut Teller,
+) -> Result<u8> {
+    let (detached, unnamed) = (first.detached, first.name.is_none());
     let again = |teller: &mut Teller| -> Result<(Option<Id>, Option<Ended>)> {
-        let (request, failpoint) = (request(context, &rooms, said)?, context.failpoint.clone());
+        let (request, failpoint) = (request(context, rooms, said)?, context.failpoint.clone());
         Ok(match detached {
             true => (Some(engine::run_detached(request, teller, failpoint)?), None),
             false => (None, Some(engine::run(request, teller, failpoint)?)),
         })
     };
-    match engine::until_named(unnamed, || again(&mut teller))? {
+    match engine::until_named(unnamed, || again(teller))? {
         (Some(id), _) => print(&format!("{id}\n")),
         (_, Some(Ended { status, obituary })) => {
             obituary.iter().for_each(|line| tell(line));
@@ -89,6 +110,7 @@ fn act(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     }
 }
 
+// ch07
 fn act_create(context: &Context<'_>, said: &ArgMatches) -> Result<u8> {
     let rooms = chosen(context.rooms, said)?;
     let request = || -> Result<Request<'_>> { Ok(Request { starts: false, ..request(context, &rooms, said)? }) };
@@ -107,12 +129,22 @@ fn request<'a>(context: &Context<'_>, rooms: &'a [&'a dyn Room], said: &'a ArgMa
     let name = said.get_one::<String>("name").map(|name| Name::parse(name)).transpose()?;
     let words = said.get_many::<String>("words").into_iter().flatten().cloned().collect();
     // The flag is the container room's: before it opens, everything runs in the foreground.
-    let detached = said.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false);
+    let detached = said.try_get_one::<bool>("detach").ok().flatten().copied().unwrap_or(false); // ch07
     let dry = said.get_flag("dry-run");
-    let attach = attach(said)?;
-    Ok(Request { rooms, attach, said, dirs: context.dirs.clone(), name, words, detached, starts: true, dry })
+    Ok(Request {
+        rooms,
+        attach: attach(said)?, // ch07
+        said,
+        dirs: context.dirs.clone(),
+        name,
+        words,
+        detached,     // ch07
+        starts: true, // ch07
+        dry,
+    })
 }
 
+// ch07
 /// Whoever sits at the container may leave it by keys. With `--step` nobody else may take over: it reads the terminal.
 fn attach(said: &ArgMatches) -> Result<Option<Attach>> {
     let Ok(keys) = said.try_get_one::<String>("detach-keys") else { return Ok(None) };

@@ -7,7 +7,8 @@
 //!
 //! Try it without us: `tail -f /run/mydocker/events`
 
-use crate::plan::{Dirs, Spec};
+use crate::plan::Dirs;
+use crate::plan::Spec; // ch06
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +54,7 @@ pub struct Event {
 }
 
 impl Event {
+    // ch06
     /// `action` has just happened to the container of `spec`.
     pub fn of(spec: &Spec, action: &str) -> Self {
         let labels = spec.life.as_ref().map(|life| life.labels.clone());

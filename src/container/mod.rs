@@ -24,6 +24,6 @@ pub use live::{PAUSED, Running, Status, status};
 pub use lock::Lock;
 pub use log::{LogWriter, Stream};
 pub use logs::{Line, Reader};
-pub use names::{free_name, link_target};
+pub use names::free_name;
 pub use record::{Record, Rest, merge, read_config};
 pub use settings::{Container, restart, seconds};

@@ -1,8 +1,7 @@
 //! Names for containers that nobody named: an adjective and an animal.
 
-use crate::plan::{Dirs, Id, Name};
+use crate::plan::{Dirs, Name};
 use anyhow::Result;
-use std::path::PathBuf;
 
 const ADJECTIVES: [&str; 64] = [
     "able", "agile", "amber", "bold", "brave", "brief", "bright", "brisk", "calm", "clean", "clear", "clever", "cool",
@@ -36,9 +35,4 @@ pub fn free_name(dirs: &Dirs) -> Result<Name> {
         }
     }
     unreachable!("the numbers grow")
-}
-
-/// What the link of a container's name says.
-pub fn link_target(id: &Id) -> PathBuf {
-    PathBuf::from("../containers").join(id.as_str())
 }

@@ -2,7 +2,7 @@
 
 use super::{as_root, recover};
 use crate::cgroup::Freezer;
-use crate::container::{Event, Lock, PAUSED, Record, Running, Status, link_target, read_config, status, tell};
+use crate::container::{Event, Lock, PAUSED, Record, Running, Status, read_config, status, tell};
 use crate::plan::{Dirs, Failpoint, Id, Name, Options, Plan, Restart, Room, Undo, Watch, perform_host};
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
@@ -56,7 +56,7 @@ pub fn rename(dirs: &Dirs, id: &Id, name: &Name) -> Result<()> {
     let _lock = locked(dirs, id)?;
     let record = Record::read(dirs, id)?;
     let names = dirs.root.join("names");
-    let (target, new) = (link_target(id), names.join(name.as_str()));
+    let (target, new) = (id.link_target(), names.join(name.as_str()));
     if record.spec.name.as_ref() == Some(name) {
         bail!("renaming a container with the same name as its current name: {}", name.as_str());
     }

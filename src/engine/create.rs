@@ -1,17 +1,43 @@
 //! What is done once, when a container is created: a folder, a name, a record. `run` does it before the rest, `create`
 //! does nothing else.
 
-use super::report::name_taken;
-use super::{Prepared, Request, as_root, prepare, recover};
-use crate::container::{Event, Rest, free_name, link_target, tell};
-use crate::plan::{Entry, Failpoint, Id, Journal, Name, Op, Options, Phase, Plan, Room, Spec, Undo, Watch, When};
-use crate::plan::{c_string, perform_host, undo_list};
-use anyhow::Result;
-use jiff::Timestamp;
+use super::report::name_taken; // ch07
+use super::{Prepared, Request, as_root, prepare, recover}; // ch07
+use crate::container::{Event, Rest, free_name, tell}; // ch07
+use crate::plan::{Dirs, Name, Op, Phase, Plan, Spec, Undo, When, c_string};
+use crate::plan::{Entry, Failpoint, Id, Journal, Options, Room, Watch, perform_host, undo_list}; // ch07
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp; // ch07
 use nix::errno::Errno;
-use serde_json::json;
+use serde_json::json; // ch07
+use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 
+/// The folders that all containers share: 0711 at the top, 0700 for everything with contents.
+pub fn make_folders(dirs: &Dirs) -> Result<()> {
+    let (names, journal) = (dirs.root.join("names"), dirs.run.join("journal"));
+    if names.is_dir() && journal.is_dir() {
+        return Ok(()); // the last of each tree
+    }
+    let folders = [
+        (dirs.root.clone(), 0o711),
+        (dirs.root.join("containers"), 0o700),
+        (names, 0o700),
+        (dirs.run.clone(), 0o711),
+        (journal, 0o700),
+    ];
+    for (path, mode) in folders {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(&path);
+        if made.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+            bail!("cannot make `{}`: it is there and not a folder", path.display());
+        }
+        made.with_context(|| format!("cannot make `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+// ch07
 /// Makes a container and does not start it.
 pub fn create(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Failpoint>) -> Result<Id> {
     as_root()?;
@@ -29,6 +55,7 @@ pub fn create(request: Request<'_>, watch: &mut dyn Watch, failpoint: Option<Fai
     Ok(spec.id)
 }
 
+// ch07
 /// Does it again when the name that we had found was taken meanwhile: of fifty who start at once, some find the same.
 pub fn until_named<T>(found_by_us: bool, mut make: impl FnMut() -> Result<T>) -> Result<T> {
     const TRIES: usize = 16;
@@ -41,6 +68,7 @@ pub fn until_named<T>(found_by_us: bool, mut make: impl FnMut() -> Result<T>) ->
     make()
 }
 
+// ch07
 /// What a container that lives on has beside what the rooms said: a name, and the list of its rooms.
 pub(super) fn settle(spec: &mut Spec, rooms: &[&dyn Room]) -> Result<()> {
     let Some(life) = &mut spec.life else { return Ok(()) };
@@ -52,7 +80,7 @@ pub(super) fn settle(spec: &mut Spec, rooms: &[&dyn Room]) -> Result<()> {
 }
 
 /// The steps that belong to no room: the container's folder, its config, its name.
-pub(super) fn claim(spec: &Spec, starts: bool, plan: &mut Plan) -> Result<()> {
+pub(super) fn claim(spec: &Spec, plan: &mut Plan) -> Result<()> {
     let folder = spec.folder();
     running(spec, plan);
     plan.add(Phase::Claim, "folder", Op::mkdir(&folder, 0o700))
@@ -66,15 +94,12 @@ pub(super) fn claim(spec: &Spec, starts: bool, plan: &mut Plan) -> Result<()> {
     if let Some(name) = &spec.name {
         claim_name(spec, name, plan);
     }
-    if spec.life.is_some() {
-        record(spec, starts, plan)?;
-    }
     Ok(())
 }
 
 fn claim_name(spec: &Spec, name: &Name, plan: &mut Plan) {
     let link = spec.dirs.root.join("names").join(name.as_str());
-    let target = link_target(&spec.id);
+    let target = spec.id.link_target();
     let (c_link, c_target) = (c_string(link.as_os_str().as_bytes()), c_string(target.as_os_str().as_bytes()));
     let shell = format!("ln -s {} {}", target.display(), link.display());
     let op = Op::new("symlinkat", [target.display().to_string(), link.display().to_string()], shell, move |_| {
@@ -91,8 +116,12 @@ fn claim_name(spec: &Spec, name: &Name, plan: &mut Plan) {
         .undo_when(When::Removal, Undo::Unlink { path: link, target });
 }
 
+// ch07
 /// The last of the claims: whoever finds the record finds the rest.
-fn record(spec: &Spec, starts: bool, plan: &mut Plan) -> Result<()> {
+pub(super) fn record(spec: &Spec, starts: bool, plan: &mut Plan) -> Result<()> {
+    if spec.life.is_none() {
+        return Ok(());
+    }
     let folder = spec.folder();
     let undo: Vec<Entry> = undo_list(plan).into_iter().filter(|entry| entry.when != When::End).collect();
     let record = json!({
@@ -107,6 +136,7 @@ fn record(spec: &Spec, starts: bool, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
+// ch07
 /// `--cidfile`: a new file, so that of two scripts that share it one is refused.
 pub(super) fn cidfile(spec: &Spec, path: &std::path::Path, plan: &mut Plan) {
     let (path, shown, id) = (path.to_owned(), path.display().to_string(), spec.id.clone());

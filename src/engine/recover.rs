@@ -3,38 +3,13 @@
 
 use crate::container::{Event, Lock, Record, Running, tell};
 use crate::plan::{Dirs, Id, Journal, Leftover, Spec, When, leftover, leftovers};
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, poll};
-use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 
 /// The exit status of a container that ended while nobody looked.
 pub(super) const UNSEEN: i32 = 255;
-
-/// The folders that all containers share: 0711 at the top, 0700 for everything with contents.
-pub fn make_folders(dirs: &Dirs) -> Result<()> {
-    let (names, journal) = (dirs.root.join("names"), dirs.run.join("journal"));
-    if names.is_dir() && journal.is_dir() {
-        return Ok(()); // the last of each tree
-    }
-    let folders = [
-        (dirs.root.clone(), 0o711),
-        (dirs.root.join("containers"), 0o700),
-        (names, 0o700),
-        (dirs.run.clone(), 0o711),
-        (journal, 0o700),
-    ];
-    for (path, mode) in folders {
-        let made = DirBuilder::new().recursive(true).mode(mode).create(&path);
-        if made.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
-            bail!("cannot make `{}`: it is there and not a folder", path.display());
-        }
-        made.with_context(|| format!("cannot make `{}`", path.display()))?;
-    }
-    Ok(())
-}
 
 /// Cleans up after every engine that died. A failure of this is not the caller's.
 pub fn recover_all(dirs: &Dirs) {
@@ -56,7 +31,7 @@ pub(super) fn recover_some(dirs: &Dirs, most: usize) {
 pub fn settle(dirs: &Dirs) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     if nix::unistd::geteuid().is_root() && dirs.root.join("containers").is_dir() {
-        ONCE.call_once(|| match make_folders(dirs) {
+        ONCE.call_once(|| match super::make_folders(dirs) {
             Ok(()) => super::boot::settle_after_boot(dirs),
             Err(error) => log::warn!("{error:#}"),
         });

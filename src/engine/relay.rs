@@ -1,14 +1,14 @@
 //! Bytes from one descriptor to another, without ever blocking the engine: it reads only what it has room for, and
 //! writes only when the other side takes it.
 
-use super::keys::Keys;
-use crate::container::{LogWriter, Stream};
+use super::keys::Keys; // ch07
+use crate::container::{LogWriter, Stream}; // ch07
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
-use std::cell::RefCell;
+use std::cell::RefCell; // ch07
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::Rc; // ch07
 
 /// The receiving end.
 pub struct Sink {
@@ -45,22 +45,32 @@ pub struct Relay {
     /// Why bytes were lost, if any were.
     pub lost: Option<Errno>,
     /// Where a copy of it is kept.
-    log: Option<(SharedLog, Stream)>,
+    log: Option<(SharedLog, Stream)>, // ch07
     /// What the caller types to leave.
-    pub keys: Option<Keys>,
+    keys: Option<Keys>, // ch07
     /// He has.
-    pub left: bool,
+    pub left: bool, // ch07
 }
 
 /// One log for both streams.
-pub type SharedLog = Rc<RefCell<LogWriter>>;
+pub type SharedLog = Rc<RefCell<LogWriter>>; // ch07
 
 impl Relay {
     pub fn new(stream: &'static str, from: OwnedFd, to: Sink) -> Self {
         let (from, to) = (Some(from), Some(to));
-        Self { stream, from, to, pending: Vec::new(), lost: None, log: None, keys: None, left: false }
+        Self {
+            stream,
+            from,
+            to,
+            pending: Vec::new(),
+            lost: None,
+            log: None,   // ch07
+            keys: None,  // ch07
+            left: false, // ch07
+        }
     }
 
+    // ch07
     /// Keeps a copy of what the command writes; what it reads is nobody's business.
     pub fn keep(&mut self, log: &SharedLog) {
         self.log = match self.stream {
@@ -68,6 +78,18 @@ impl Relay {
             "stderr" => Some((Rc::clone(log), Stream::Stderr)),
             _ => None,
         };
+    }
+
+    // ch07
+    pub fn kept_in(mut self, log: Option<&SharedLog>) -> Self {
+        log.into_iter().for_each(|log| self.keep(log));
+        self
+    }
+
+    // ch07
+    /// With the keys that its caller types to leave.
+    pub fn left_by(self, keys: Option<Keys>) -> Self {
+        Self { keys, ..self }
     }
 
     /// What to wait for; `None` when there is nothing left to do.
@@ -100,14 +122,17 @@ impl Relay {
                 self.finish();
             }
             Ok(size) => {
+                // ch07, before: self.pending.extend_from_slice(&buffer[..size]);
                 match &mut self.keys {
                     Some(keys) => self.left = keys.take(&buffer[..size], &mut self.pending),
                     None => self.pending.extend_from_slice(&buffer[..size]),
                 }
+                // ch07
                 if self.left && !self.pending.is_empty() {
                     // What was typed before the keys, as far as the command takes it now.
                     self.write();
                 }
+                // ch07
                 if let Some((log, stream)) = &self.log {
                     log.borrow_mut().write(*stream, &buffer[..size]);
                 }

@@ -3,7 +3,7 @@
 use super::start::load;
 use super::stop::{Timeout, end, settled};
 use super::{make_folders, recover};
-use crate::container::{Event, Lock, Missing, Record, Status, link_target, status, tell};
+use crate::container::{Event, Lock, Missing, Record, Status, status, tell};
 use crate::plan::{Dirs, Entry, Failpoint, Id, Journal, Room, Undo, When, discard_torn, undo_list};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -102,8 +102,8 @@ fn by_id(dirs: &Dirs, id: &Id) -> Vec<Entry> {
         entry("engine.running", Undo::RemoveTree { path: dirs.running(id) }),
     ];
     for link in std::fs::read_dir(dirs.root.join("names")).into_iter().flatten().flatten() {
-        if std::fs::read_link(link.path()).is_ok_and(|target| target == link_target(id)) {
-            entries.push(entry("engine.name", Undo::Unlink { path: link.path(), target: link_target(id) }));
+        if std::fs::read_link(link.path()).is_ok_and(|target| target == id.link_target()) {
+            entries.push(entry("engine.name", Undo::Unlink { path: link.path(), target: id.link_target() }));
         }
     }
     entries

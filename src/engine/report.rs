@@ -1,11 +1,13 @@
 //! What the engine tells: an error as one line with its exit status, and which process a container is.
 
-use crate::container::{Event, Running};
-use crate::plan::{Attached, Failure, Phase, Room, Spec, Step, Watch};
-use nix::errno::Errno;
-use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
+use crate::container::{Event, Running}; // ch07
+use crate::plan::Failure;
+use crate::plan::{Attached, Phase, Room, Spec, Step, Watch}; // ch07
+use nix::errno::Errno; // ch07
+use nix::unistd::Pid; // ch07
+use serde::{Deserialize, Serialize}; // ch07
 
+// ch07
 /// An error that comes from another process of ours, in its words.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("{line}")]
@@ -17,6 +19,7 @@ pub struct Told {
     pub name_taken: bool,
 }
 
+// ch07
 /// Whether somebody else was a moment faster with the container's name.
 pub(super) fn name_taken(error: &anyhow::Error) -> bool {
     match (error.downcast_ref::<Told>(), error.downcast_ref::<Failure>()) {
@@ -28,6 +31,7 @@ pub(super) fn name_taken(error: &anyhow::Error) -> bool {
 
 /// An error as one line, and its exit status if it has one of its own (126, 127: the command; 125: the engine).
 pub fn words(error: &anyhow::Error) -> (String, Option<u8>) {
+    // ch07
     if let Some(told) = error.downcast_ref::<Told>() {
         return (told.line.clone(), told.status);
     }
@@ -43,6 +47,7 @@ pub fn words(error: &anyhow::Error) -> (String, Option<u8>) {
     }
 }
 
+// ch07
 /// What the rooms give a container for as long as it runs, as it comes (`comes`) or goes: networks first, as docker.
 pub(super) fn attachments(rooms: &[&dyn Room], spec: &Spec, comes: bool) -> Vec<Event> {
     let mut all: Vec<_> = rooms.iter().flat_map(|room| room.attached(spec)).collect();
@@ -55,12 +60,14 @@ pub(super) fn attachments(rooms: &[&dyn Room], spec: &Spec, comes: bool) -> Vec<
     all.into_iter().map(event).collect()
 }
 
+// ch07
 /// Writes down which process the container is, as soon as there is one, while that one still mounts.
 pub(super) struct Registrar<'a> {
     pub watch: &'a mut dyn Watch,
     pub spec: &'a Spec,
 }
 
+// ch07
 impl Watch for Registrar<'_> {
     fn paced(&self) -> bool {
         self.watch.paced()

@@ -5,7 +5,8 @@
 //! rights; it is relayed through a pipe of ours, and so is all output of a container that stays when it has ended: its
 //! log is kept. With `-t` all three are the container's own terminal.
 
-use super::relay::{Relay, SharedLog, Sink};
+use super::relay::SharedLog; // ch07
+use super::relay::{Relay, Sink};
 use super::terminal::Terminal;
 use crate::plan::Stage;
 use anyhow::{Context, Result};
@@ -33,7 +34,11 @@ pub fn window() -> Option<(u16, u16)> {
 }
 
 /// Decides for each of the three, and makes the pipes.
-pub fn arrange(said: &ArgMatches, terminal: bool, log: Option<SharedLog>) -> Result<Streams> {
+pub fn arrange(
+    said: &ArgMatches,
+    terminal: bool,
+    log: Option<SharedLog>, // ch07
+) -> Result<Streams> {
     let interactive = said.get_flag("interactive");
     let mut stage = Stage::default();
     let mut relays = Vec::new();
@@ -41,13 +46,18 @@ pub fn arrange(said: &ArgMatches, terminal: bool, log: Option<SharedLog>) -> Res
         if interactive && !std::io::stdin().is_terminal() {
             log::warn!("the input device is not a terminal: -t gives the command one, fed from stdin");
         }
-        return Ok(Streams { stage, relays, terminal: Some(Terminal { interactive, log, keys: None }) });
+        let terminal = Terminal {
+            interactive,
+            log,        // ch07
+            keys: None, // ch07
+        };
+        return Ok(Streams { stage, relays, terminal: Some(terminal) });
     }
     if interactive {
         stage.stdio[0] = input(&mut relays)?;
     }
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-    let kept = log.is_some();
+    let kept = log.is_some(); // ch07, before: let kept = false;
     stage.stdio[1] = output("stdout", stdout.as_fd(), kept, &mut relays)?;
     stage.stdio[2] = match &stage.stdio[1] {
         // `> log 2>&1`: through one pipe both arrive in the order in which they were written.
@@ -56,6 +66,7 @@ pub fn arrange(said: &ArgMatches, terminal: bool, log: Option<SharedLog>) -> Res
         }
         _ => output("stderr", stderr.as_fd(), kept, &mut relays)?,
     };
+    // ch07
     if let Some(log) = &log {
         relays.iter_mut().for_each(|relay| relay.keep(log));
     }

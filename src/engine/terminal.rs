@@ -1,8 +1,8 @@
 //! Both ends of `-ti`: the caller's terminal, raw while the container runs and put back on every way out, and the
 //! container's, which has the caller's size and is told when its keyboard is gone (`man 3 termios`).
 
-use super::keys::Keys;
-use super::relay::SharedLog;
+use super::keys::Keys; // ch07
+use super::relay::SharedLog; // ch07
 use super::stdio;
 use crate::sys;
 use nix::errno::Errno;
@@ -18,9 +18,9 @@ pub struct Terminal {
     /// The caller's stdin feeds it (`-i`).
     pub interactive: bool,
     /// Where a copy of what it shows is kept.
-    pub log: Option<SharedLog>,
+    pub log: Option<SharedLog>, // ch07
     /// What the caller types to leave it alone, if he may.
-    pub keys: Option<Keys>,
+    pub keys: Option<Keys>, // ch07
 }
 
 /// The end of the input, for a terminal: a file ends, a keyboard does not. What reads is told with ^D as often as it
@@ -117,11 +117,13 @@ pub fn hang_up(master: &OwnedFd) {
     }
 }
 
+// ch07
 /// How the caller's terminal is now, for whoever may have to put it back after another process; `None`: it is none.
 pub fn modes() -> Option<Termios> {
     tcgetattr(std::io::stdin()).ok()
 }
 
+// ch07
 pub fn put_back(before: Option<Termios>) {
     if let Some(before) = before {
         let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &before);

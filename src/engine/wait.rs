@@ -1,10 +1,11 @@
 //! The engine while the container runs: signals passed on, bytes relayed, the terminal kept in step, until the first
 //! process ends. Then everything that it wrote is delivered before its status is told.
 
-use super::health::Pulse;
+use super::health::Pulse; // ch07
 use super::relay::{Relay, Sink};
 use super::terminal::{self, Farewell, RawMode, Terminal, follow_window};
-use crate::plan::{Failpoint, Launched, Room};
+use crate::plan::Room; // ch07
+use crate::plan::{Failpoint, Launched};
 use crate::sys::{self, SignalFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -24,7 +25,7 @@ pub enum Outcome {
     /// The exit status.
     Ended(u8),
     /// He has pressed the detach keys; it runs.
-    Left(Launched),
+    Left(Launched), // ch07
 }
 
 /// Waits for the end of the container, or for the caller to leave it.
@@ -33,7 +34,7 @@ pub fn until_the_end(
     signals: SignalFd,
     mut relays: Vec<Relay>,
     served: Option<Terminal>,
-    mut pulse: Option<(Pulse, &[&dyn Room])>,
+    mut pulse: Option<(Pulse, &[&dyn Room])>, // ch07
     failpoint: Option<&Failpoint>,
 ) -> Result<Outcome> {
     let (mut raw, mut farewell) = (None, None);
@@ -41,14 +42,14 @@ pub fn until_the_end(
     if let (Some(served), Some(master)) = (served, &launched.handed_up) {
         follow_window(master);
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
-        let mut output = Relay::new("stdout", master.try_clone()?, Sink::callers(stdout));
-        served.log.iter().for_each(|log| output.keep(log));
+        let output = Relay::new("stdout", master.try_clone()?, Sink::callers(stdout));
+        let output = output.kept_in(served.log.as_ref()); // ch07
         relays.push(output);
         if served.interactive {
             raw = RawMode::enter();
             let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
-            let mut input = Relay::new("stdin", stdin, Sink::ours(master.try_clone()?)?);
-            input.keys = served.keys.filter(|_| raw.is_some());
+            let input = Relay::new("stdin", stdin, Sink::ours(master.try_clone()?)?);
+            let input = input.left_by(served.keys.filter(|_| raw.is_some())); // ch07
             relays.push(input);
             farewell = Some(Farewell::new(master)?);
         }
@@ -65,13 +66,21 @@ pub fn until_the_end(
         }
         let goodbye = farewell.as_mut().filter(|_| over);
         let pause = goodbye.map(Farewell::say);
-        let events = wait(&launched, &signals, &relays, pause, pulse.as_ref().map(|(pulse, _)| pulse))?;
+        let events = wait(
+            &launched,
+            &signals,
+            &relays,
+            pause,
+            pulse.as_ref().map(|(pulse, _)| pulse), // ch07
+        )?;
+        // ch07
         if let Some((pulse, rooms)) = &mut pulse {
             pulse.turn(rooms);
         }
         for number in events.relays {
             relays[number].turn();
         }
+        // ch07
         if relays.iter().any(|relay| relay.left) {
             drop(raw);
             return Ok(Outcome::Left(launched));
@@ -104,17 +113,21 @@ fn wait(
     signals: &SignalFd,
     relays: &[Relay],
     pause: Option<PollTimeout>,
-    pulse: Option<&Pulse>,
+    pulse: Option<&Pulse>, // ch07
 ) -> Result<Events> {
     let mut fds =
         vec![PollFd::new(launched.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     let interested: Vec<_> =
         relays.iter().enumerate().filter_map(|(number, relay)| Some((number, relay.interest()?))).collect();
     fds.extend(interested.iter().map(|(_, (fd, flags))| PollFd::new(*fd, *flags)));
-    let looks = pulse.and_then(Pulse::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    fds.extend(looks);
+    let looks = pulse.and_then(Pulse::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)); // ch07
+    fds.extend(looks); // ch07
     // NONE is -1, which as a number without a sign is the largest.
-    let soonest = [pause, pulse.map(Pulse::timeout)].into_iter().flatten().min_by_key(|time| i32::from(*time) as u32);
+    let times = [
+        pause,
+        pulse.map(Pulse::timeout), // ch07
+    ];
+    let soonest = times.into_iter().flatten().min_by_key(|time| i32::from(*time) as u32);
     match poll(&mut fds, soonest.unwrap_or(PollTimeout::NONE)) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => bail!("cannot wait for the container: {}", errno.desc()),

@@ -27,6 +27,7 @@ impl<'a> Free<'a> {
         Self { place: Some(place.as_fd()), left: 0 }
     }
 
+    // ch08
     /// Until the disk itself says that it is full.
     pub fn endless() -> Self {
         Self { place: None, left: 0 }

@@ -13,9 +13,10 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::os::unix::fs::OpenOptionsExt; // ch07
+use std::path::Path; // ch07
+use std::path::PathBuf;
+use std::time::{Duration, Instant}; // ch07
 
 /// The first line of a journal; every other line is an [`Entry`], in the order of the steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -121,6 +122,7 @@ impl Journal {
         self.header.all
     }
 
+    // ch07
     pub fn undos(&self) -> &[Entry] {
         &self.undos
     }
@@ -143,12 +145,14 @@ fn text(header: &Header, undos: &[Entry]) -> Result<String> {
     Ok(text)
 }
 
+// ch07
 /// What an engine that died has left behind: its journal, ours now.
 pub struct Leftover {
     pub id: Id,
     pub journal: Journal,
 }
 
+// ch07
 /// The journals whose owner is dead, locked by us now. What cannot be read as ours is passed over. At most `most` are asked
 /// for their locks, in a row that begins anywhere, so that each is asked by one of the next starts: five hundred would cost
 /// every start some milliseconds, and `/proc/locks`, which tells of all at once, makes the kernel wait for every CPU.
@@ -163,12 +167,14 @@ pub fn leftovers(dirs: &Dirs, most: usize) -> Vec<Leftover> {
     some.filter_map(|id| leftover(dirs, id)).collect()
 }
 
+// ch07
 /// Every container that has a journal.
 pub fn journals(dirs: &Dirs) -> Vec<Id> {
     let entries = fs::read_dir(dirs.run.join("journal")).into_iter().flatten().flatten();
     entries.filter_map(|entry| Id::parse(entry.file_name().to_str()?)).collect()
 }
 
+// ch07
 /// The journal of this container, if there is one and its owner is dead.
 pub fn leftover(dirs: &Dirs, id: &Id) -> Option<Leftover> {
     let path = dirs.run.join("journal").join(id.as_str());
@@ -186,6 +192,7 @@ pub fn leftover(dirs: &Dirs, id: &Id) -> Option<Leftover> {
     Some(Leftover { id: id.clone(), journal: Journal { path, header, undos, lock: file } })
 }
 
+// ch07
 fn parse(path: &Path) -> Option<(Header, Vec<Entry>)> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
@@ -194,6 +201,7 @@ fn parse(path: &Path) -> Option<(Header, Vec<Entry>)> {
     Some((header, undos.ok()?))
 }
 
+// ch07
 /// The journal of this container, if nobody owns it and it cannot be read: its lock, and the file.
 fn torn(dirs: &Dirs, id: &Id) -> Option<(File, PathBuf)> {
     let path = dirs.run.join("journal").join(id.as_str());
@@ -202,16 +210,19 @@ fn torn(dirs: &Dirs, id: &Id) -> Option<(File, PathBuf)> {
     (file.try_lock().is_ok() && same_file(&file, &path) && parse(&path).is_none()).then_some((file, path))
 }
 
+// ch07
 /// Whether there is a journal that nobody owns and nobody can read.
 pub fn is_torn(dirs: &Dirs, id: &Id) -> bool {
     torn(dirs, id).is_some()
 }
 
+// ch07
 /// Takes such a journal away: whether there was one. What it said is lost.
 pub fn discard_torn(dirs: &Dirs, id: &Id) -> bool {
     torn(dirs, id).is_some_and(|(_lock, path)| fs::remove_file(path).is_ok())
 }
 
+// ch07
 /// Waits until the journal of this container has no living owner: it has ended, or its engine was killed.
 pub fn wait_for_owner(dirs: &Dirs, id: &Id) -> Result<()> {
     let path = dirs.run.join("journal").join(id.as_str());
@@ -224,11 +235,13 @@ pub fn wait_for_owner(dirs: &Dirs, id: &Id) -> Result<()> {
     }
 }
 
+// ch07
 /// Whether something is written down that would have to be taken back, by its owner or after him.
 pub fn has_journal(dirs: &Dirs, id: &Id) -> bool {
     fs::symlink_metadata(dirs.run.join("journal").join(id.as_str())).is_ok()
 }
 
+// ch07
 /// Whether an engine lives that owns this container.
 pub fn has_owner(dirs: &Dirs, id: &Id) -> bool {
     let path = dirs.run.join("journal").join(id.as_str());
@@ -236,12 +249,14 @@ pub fn has_owner(dirs: &Dirs, id: &Id) -> bool {
     file.is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
+// ch07
 fn same_file(file: &File, path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let same = |one: fs::Metadata, two: fs::Metadata| (one.dev(), one.ino()) == (two.dev(), two.ino());
     file.metadata().is_ok_and(|one| fs::symlink_metadata(path).is_ok_and(|two| same(one, two)))
 }
 
+// ch07
 /// Locks the journal of a dead engine; `None`: it lives, or another cleaner is at it. Between clone and exec the child
 /// holds the lock with the engine, so for a moment after an engine's death the lock is its dying child's: without a
 /// little patience the name of the dead container would still be taken.
@@ -259,6 +274,7 @@ fn lock(file: &File, path: &Path) -> Option<()> {
     Some(())
 }
 
+// ch07
 /// Whether the engine that wrote it runs: a zombie does not.
 fn lives(header: &Header) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", header.pid)).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What the container **is**: the OCI runtime document (`config.json` of the runtime spec), and the little for which
 //! OCI has no word. Rooms read and write their own part of it.
 
-use super::{Healthcheck, Life};
+use super::{Healthcheck, Life}; // ch06
 use anyhow::{Result, bail};
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,11 @@ impl Id {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What the link of its name says, in `names/`.
+    pub fn link_target(&self) -> PathBuf {
+        Path::new("../containers").join(&self.0)
     }
 
     /// The first 12 digits: the default host name, and what tables show.
@@ -132,7 +137,7 @@ pub struct ImageConfig {
     pub exposed_ports: Vec<String>,
     pub labels: BTreeMap<String, String>,
     /// How a container of it is asked whether it is well.
-    pub healthcheck: Option<Healthcheck>,
+    pub healthcheck: Option<Healthcheck>, // ch06
 }
 
 /// What the container is. A container at rest keeps it in two files: the OCI document in `config.json`, everything else
@@ -166,7 +171,7 @@ pub struct Spec {
     pub stop_signal: i32,
     /// How it lives on; `None`: it is gone when it ends, and nothing is kept of it.
     #[serde(default)]
-    pub life: Option<Life>,
+    pub life: Option<Life>, // ch06
     /// What rooms keep of their own, under their names: wishes for which OCI has no word, and which `plan` needs.
     #[serde(default)]
     pub own: serde_json::Map<String, serde_json::Value>,
@@ -196,7 +201,7 @@ impl Spec {
             detached: false,
             init: false,
             stop_signal,
-            life: None,
+            life: None, // ch06
             own: serde_json::Map::new(),
         }
     }

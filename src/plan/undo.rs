@@ -1,13 +1,14 @@
 //! What takes a step back. Plain data, because it is written to the journal before the step is done and may be
 //! performed by another process, long after ours was killed. Every undo is idempotent: what is gone is passed over.
 
-use super::undo_network;
+use super::undo_network; // ch09
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path; // ch02
+use std::path::PathBuf;
+use std::time::{Duration, Instant}; // ch02
 
 /// When a step is taken back. What ends with the processes can be made again by the next start; what the user would
 /// miss stays until he removes the container.
@@ -36,23 +37,23 @@ pub enum Undo {
     /// Delete a link, if it still points where we made it point.
     Unlink { path: PathBuf, target: PathBuf },
     /// End what still runs in a cgroup of ours, and remove it.
-    RemoveCgroup { path: PathBuf },
+    RemoveCgroup { path: PathBuf }, // ch02
     /// Remove a folder if nothing is in it (a parent that others may share).
     RemoveEmpty { path: PathBuf },
     /// Make a bridge forget one of its ports. The kernel deletes the link, with its other end, when the container's
     /// network namespace goes; to delete it here would take 30 ms.
-    RemoveLink { name: String },
+    RemoveLink { name: String }, // ch09
     /// Take out rules of ours: the file `rules`, if it is there, holds the lines of `iptables-restore` that do it.
-    RemoveRules { rules: PathBuf },
+    RemoveRules { rules: PathBuf }, // ch09
     /// Give back the address that `record` names, if it is still that container's in `leases`.
-    ReleaseLease { leases: PathBuf, record: PathBuf },
+    ReleaseLease { leases: PathBuf, record: PathBuf }, // ch09
     /// Leave every network of which a lease is recorded in the container's folder: those that it has joined while it
     /// ran stand in no journal of its engine's.
-    LeaveNetworks { networks: PathBuf, folder: PathBuf },
+    LeaveNetworks { networks: PathBuf, folder: PathBuf }, // ch09
     /// Leave one: delete the pair, give back the address, forget the record.
-    LeaveNetwork { leases: PathBuf, record: PathBuf },
+    LeaveNetwork { leases: PathBuf, record: PathBuf }, // ch09
     /// Delete a bridge whose alias begins with `mark`; with the last of ours, put ip_forward back as it was.
-    RemoveBridge { name: String, mark: String },
+    RemoveBridge { name: String, mark: String }, // ch09
 }
 
 impl Undo {
@@ -64,24 +65,26 @@ impl Undo {
                 Ok(points_at) if points_at == *target => gone(fs::remove_file(path)),
                 _ => Ok(()),
             },
-            Undo::RemoveCgroup { path } => remove_cgroup(path),
+            Undo::RemoveCgroup { path } => remove_cgroup(path), // ch02
             Undo::RemoveEmpty { path } => match fs::remove_dir(path) {
                 Err(error) if matches!(raw(&error), Errno::EBUSY | Errno::ENOTEMPTY) => Ok(()),
                 other => gone(other),
             },
+            // ch09
             Undo::RemoveLink { name } => match crate::sys::silence_bridge_port(name) {
                 // EOPNOTSUPP, EINVAL: it is there and no port of a bridge.
                 Ok(()) | Err(Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(()),
                 Err(errno) => Err(errno.into()),
             },
+            // ch09
             Undo::RemoveRules { rules } => match fs::read_to_string(rules) {
                 Ok(text) => super::iptables::remove_rules(&text),
                 Err(error) => gone(Err(error)),
             },
-            Undo::ReleaseLease { leases, record } => undo_network::release_lease(leases, record),
-            Undo::LeaveNetworks { networks, folder } => undo_network::leave_all(networks, folder),
-            Undo::LeaveNetwork { leases, record } => undo_network::leave(leases, record, true),
-            Undo::RemoveBridge { name, mark } => undo_network::remove_bridge(name, mark),
+            Undo::ReleaseLease { leases, record } => undo_network::release_lease(leases, record), // ch09
+            Undo::LeaveNetworks { networks, folder } => undo_network::leave_all(networks, folder), // ch09
+            Undo::LeaveNetwork { leases, record } => undo_network::leave(leases, record, true),   // ch09
+            Undo::RemoveBridge { name, mark } => undo_network::remove_bridge(name, mark),         // ch09
         }
     }
 
@@ -90,25 +93,30 @@ impl Undo {
         match self {
             Undo::RemoveTree { path } => format!("rm -rf --one-file-system {}", path.display()),
             Undo::Unlink { path, .. } => format!("rm -f {}", path.display()),
-            Undo::RemoveCgroup { path } | Undo::RemoveEmpty { path } => format!("rmdir {}", path.display()),
+            Undo::RemoveCgroup { path } => format!("rmdir {}", path.display()), // ch02
+            Undo::RemoveEmpty { path } => format!("rmdir {}", path.display()),
+            // ch09
             Undo::RemoveLink { name } => format!(
                 "bridge link set dev {name} learning off flood off mcast_flood off bcast_flood off   # then with its netns"
             ),
-            Undo::RemoveRules { rules } => format!("iptables-restore --noflush --wait < {}", rules.display()),
+            Undo::RemoveRules { rules } => format!("iptables-restore --noflush --wait < {}", rules.display()), // ch09
+            // ch09
             Undo::ReleaseLease { leases, record } => {
                 format!("rm {}/$(jq -r .address {})", leases.display(), record.display())
             }
+            // ch09
             Undo::LeaveNetworks { networks, folder } => format!(
                 "for r in {}/lease-*; do rm {}/${{r#*/lease-}}/leases/$(jq -r .address $r); done",
                 folder.display(),
                 networks.display()
             ),
+            // ch09
             Undo::LeaveNetwork { leases, record } => format!(
                 "ip link del $(jq -r .link {0}); rm {1}/$(jq -r .address {0})",
                 record.display(),
                 leases.display()
             ),
-            Undo::RemoveBridge { name, .. } => format!("ip link del {name}"),
+            Undo::RemoveBridge { name, .. } => format!("ip link del {name}"), // ch09
         }
     }
 }
@@ -125,6 +133,7 @@ pub(super) fn gone(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+// ch02
 /// Removes a cgroup, first ending whatever is left in it. Only a cgroup that is named by a container's id comes here.
 fn remove_cgroup(path: &Path) -> io::Result<()> {
     let patience = Instant::now() + Duration::from_secs(5);
@@ -140,6 +149,7 @@ fn remove_cgroup(path: &Path) -> io::Result<()> {
     }
 }
 
+// ch02
 /// `cgroup.kill` where the kernel has it (v2, Linux 5.14), else SIGKILL to each of the processes listed.
 fn end_processes(cgroup: &Path) {
     if fs::write(cgroup.join("cgroup.kill"), "1").is_ok() {

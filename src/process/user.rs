@@ -144,6 +144,7 @@ fn read(layers: &[PathBuf], path: &std::ffi::CStr) -> Result<String> {
         let file = match sys::openat2(&root, path, flags, Mode::empty(), resolve) {
             Ok(file) => file,
             Err(Errno::EACCES) => continue,
+            // ch04
             // A layer may delete the file, or the folder, or hide all that is below it in the folder.
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO) if hides(&root, path) => return Ok(String::new()),
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
@@ -165,6 +166,7 @@ fn read(layers: &[PathBuf], path: &std::ffi::CStr) -> Result<String> {
     Ok(String::new())
 }
 
+// ch04
 /// Whether the layer at `root`, which does not have `path`, says that there is none below either: a whiteout in its
 /// place or in its folder's (a device 0:0, which answers ENXIO), or an opaque folder.
 fn hides(root: &std::os::fd::OwnedFd, path: &std::ffi::CStr) -> bool {

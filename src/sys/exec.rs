@@ -21,6 +21,7 @@ impl ExecVector {
         Self { strings, pointers }
     }
 
+    // ch07
     /// The list, for the kernel.
     pub(super) fn as_ptr(&self) -> *const *const libc::c_char {
         self.pointers.as_ptr()

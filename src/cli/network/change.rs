@@ -134,6 +134,7 @@ fn filters(said: &ArgMatches) -> Result<Vec<Fits>> {
     rows::filters(said, &FILTERS)?.into_iter().map(one).collect()
 }
 
+// ch10
 /// Removes every network of the user's that nobody is on: their names.
 pub fn sweep(context: &Context<'_>) -> Result<Vec<String>> {
     sweep_those(context, |_| true)

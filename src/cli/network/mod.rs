@@ -4,7 +4,7 @@ mod change;
 mod graph;
 mod list;
 
-pub(super) use change::sweep;
+pub(super) use change::sweep; // ch10
 
 use super::run::telling_flags;
 use super::template::Template;
