@@ -333,3 +333,26 @@ fn bad_words_and_shapes_are_caught() {
     assert_eq!(bad_shape(Path::new("plan/op.rs"), "use x;\n").len(), 1);
     assert_eq!(bad_shape(Path::new("plan/op.rs"), "//! x\n").len(), 0);
 }
+
+/// `// ch07`, `// ch07, before: CODE`, `// before ch07: CODE`: what a chapter's branch leaves out (scripts/courselib).
+#[test]
+fn marks_of_chapters_are_well_formed_and_few() {
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for (name, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            let Some((_, comment)) = line.split_once("// ") else { continue };
+            let rest = comment.strip_prefix("before ch").or_else(|| comment.strip_prefix("ch"));
+            let Some(rest) = rest.filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) else { continue };
+            let (chapter, then) = rest.split_at(2.min(rest.len()));
+            let early = comment.starts_with("before");
+            let said = if early { then.starts_with(": ") } else { then.is_empty() || then.starts_with(", before: ") };
+            // 10 is the product, after the last chapter.
+            if !said || !chapter.parse().is_ok_and(|chapter| (2..=10).contains(&chapter)) {
+                wrong.push(format!("{}:{}: `// {comment}`", name.display(), number + 1));
+            }
+            count += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(count < 220, "{count} marks: move what a later chapter adds into a file of its own instead");
+}

@@ -102,7 +102,8 @@ impl Subject {
 
     fn find_dialect(&self) -> Finding<Dialect> {
         let word = format!("word-{:x}", random(0, u64::MAX));
-        let mut last = String::new();
+        // What is told is what becomes of the words that the page asks for; the others are dialects.
+        let mut said = String::new();
         for flags in [&["-i", "--rm"][..], &["-i"], &["-ti"], &["-it"]] {
             for image in [None, Some("busybox")] {
                 let dialect = Dialect { flags, image };
@@ -111,10 +112,12 @@ impl Subject {
                 if done.stdout.contains(&word) {
                     return Ok(dialect);
                 }
-                last = done.stderr;
+                if flags == ["-i"] && image.is_none() {
+                    said = done.stderr;
+                }
             }
         }
-        Err(Fault::NotReached(format!("`run -i cat` does not answer: {}", last.lines().next().unwrap_or_default())))
+        Err(Fault::NotReached(format!("`run -i cat` does not answer: {}", said.lines().next().unwrap_or_default())))
     }
 
     fn words(&self, dialect: &Dialect, flags: &[&str], command: &[&str]) -> Vec<String> {
