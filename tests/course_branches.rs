@@ -113,11 +113,16 @@ fn lessons(copy: &Copy) {
         (3, &["src/rootfs/", "src/security.rs", "src/sys/"], 2500),
         // An image may have deleted its passwd in a layer.
         (4, &["src/layers/", "src/tree/", "src/sys/xattr.rs", "src/process/user.rs"], 1500),
-        // Its tables tell sizes and ages.
-        (5, &["src/volume/", "src/cli/", "src/container/duration.rs"], 2500),
-        (8, &["src/engine/", "src/cli/", "src/cgroup/stats.rs"], 1500),
+        // Its tables tell sizes and ages; that a volume was made is told, too.
+        (5, &["src/volume/", "src/cli/", "src/container/duration.rs", "src/container/events.rs"], 2500),
+        // `cp` unpacks what comes in.
+        (8, &["src/engine/", "src/cli/", "src/cgroup/stats.rs", "src/image/", "src/tree/sink.rs"], 1500),
         // Their undos are the plan's.
-        (9, &["src/network/", "src/cli/", "src/sys/", "src/plan/undo", "src/plan/iptables.rs"], 7000),
+        (
+            9,
+            &["src/network/", "src/cli/", "src/sys/", "src/plan/undo", "src/plan/iptables.rs", "src/engine/operate.rs"],
+            7000,
+        ),
     ] {
         let (one, other) = (format!("ch{:02}", chapter - 1), format!("ch{chapter:02}"));
         let (mut added, mut strange) = (0, Vec::new());
