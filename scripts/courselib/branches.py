@@ -153,6 +153,8 @@ def checks(source, number, place):
             shutil.rmtree(path)
         elif (chapter and int(chapter[1]) > number) or (not chapter and path.name != "check.rs"):
             path.unlink()
+    helpers = place / "tests/chapters/check.rs"
+    write(helpers, modules.opened(helpers.read_text(encoding="utf-8"), number))
     write(place / "tests/chapters.rs", asking(source, number))
 
 

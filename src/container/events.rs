@@ -7,8 +7,7 @@
 //!
 //! Try it without us: `tail -f /run/mydocker/events`
 
-use crate::plan::Dirs;
-use crate::plan::Spec; // ch06
+use crate::plan::{Dirs, Spec};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -54,10 +53,9 @@ pub struct Event {
 }
 
 impl Event {
-    // ch06
     /// `action` has just happened to the container of `spec`.
     pub fn of(spec: &Spec, action: &str) -> Self {
-        let labels = spec.life.as_ref().map(|life| life.labels.clone());
+        let labels = spec.life.as_ref().map(|life| life.labels.clone()); // ch06, before: let labels = None::<BTreeMap<_, _>>;
         let mut attributes = labels.unwrap_or_default();
         attributes.insert("image".to_string(), spec.image.reference.clone());
         let name = spec.name.as_ref().map_or(spec.id.short(), |name| name.as_str());

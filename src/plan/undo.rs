@@ -201,9 +201,9 @@ mod tests {
 
     #[test]
     fn undos_survive_the_journal() {
-        let undo = Undo::RemoveCgroup { path: "/sys/fs/cgroup/x".into() };
+        let undo = Undo::RemoveEmpty { path: "/sys/fs/cgroup/x".into() };
         let line = serde_json::to_string(&undo).unwrap();
-        assert_eq!(line, r#"{"undo":"remove-cgroup","path":"/sys/fs/cgroup/x"}"#);
+        assert_eq!(line, r#"{"undo":"remove-empty","path":"/sys/fs/cgroup/x"}"#);
         assert_eq!(serde_json::from_str::<Undo>(&line).unwrap(), undo);
     }
 }

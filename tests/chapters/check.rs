@@ -159,12 +159,14 @@ impl Subject {
         if unknown_words(&done).is_some() { Err(refused(done)) } else { Ok(done) }
     }
 
+    // ch02
     /// The first of several ways to say the same that the binary knows.
     pub fn run_any(&self, ways: &[&[&str]], command: &[&str]) -> Finding<Done> {
         first_known(ways.iter().map(|flags| self.run(flags, command)))
     }
 }
 
+// ch03
 /// `Wrong`, if the command's files are the host's: a check that is going to spoil files asks this first.
 pub fn needs_own_root(running: &Running) -> Finding {
     let identity = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
