@@ -4,7 +4,7 @@
 use crate::support::{Done, Engine, Guard, Running, kernel};
 use std::cell::OnceCell;
 use std::hash::{BuildHasher, RandomState};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt; // ch04
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -166,7 +166,7 @@ impl Subject {
     }
 }
 
-// ch03
+// ch04
 /// `Wrong`, if the command's files are the host's: a check that is going to spoil files asks this first.
 pub fn needs_own_root(running: &Running) -> Finding {
     let identity = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
@@ -239,12 +239,14 @@ fn unknown_words(done: &Done) -> Option<String> {
     (done.status != 0).then(|| line.trim().to_string())
 }
 
+// ch02
 /// The folder of the cgroup that limits the container's command by `controller`.
 pub fn cgroup(running: &Running, controller: &str) -> Finding<std::path::PathBuf> {
     kernel::cgroup(running.pid, controller)
         .ok_or_else(|| Fault::Wrong(format!("the container's command is in no cgroup with `{controller}`")))
 }
 
+// ch02
 /// Whether any hierarchy here has the controller; else the machine cannot.
 pub fn needs_controller(controller: &str) -> Finding {
     match kernel::cgroup(std::process::id(), controller) {
