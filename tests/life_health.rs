@@ -129,7 +129,9 @@ fn in_the_foreground_and_before_it_has_started() {
     let flags = [&flags[..], &["--health-start-interval", "50ms", "--health-retries", "1"]].concat();
     let words = [&["run", "--name", "web", "-i"], &flags[..], &["busybox", "cat"]].concat();
     let running = engine.start(words);
-    until("three looks", || ok(&engine, &["inspect", "-f", "{{len .State.Health.Log}}", "web"]) == "3");
+    // Five are kept; on a busy machine more than one comes between two questions.
+    let looks = || ok(&engine, &["inspect", "-f", "{{len .State.Health.Log}}", "web"]).parse::<u32>().unwrap();
+    until("three looks", || looks() >= 3);
     assert_eq!((health(&engine, "Status"), health(&engine, "FailingStreak")), ("starting".into(), "0".into()));
     assert_eq!(running.wait().status, 0);
     ok(&engine, &["rm", "web"]);
