@@ -23,7 +23,7 @@ fn config(text: &str) -> Value {
     config
 }
 
-/// The lines were given to docker 20.10 as well, which answers the same but for STOPSIGNAL: that is taken since docker 24.
+/// The lines were given to docker 20.10 as well, which answers the same but for STOPSIGNAL, which a newer docker takes.
 #[test]
 fn instructions_change_what_docker_changes() {
     let Some(engine) = open() else { return };

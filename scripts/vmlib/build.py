@@ -49,8 +49,12 @@ def binary(options):
 def tests(only=""):
     """Compiles the suite and every program that it may drive; with `only`, those files of tests/ alone, if it names some."""
     names = sorted(path.stem for path in (host.REPO / "tests").glob("*.rs") if only and wanted(path.stem, only))
-    words = [word for name in names for word in ("--test", name)] + ["--examples"] * ("chapters" in names)
+    words = [word for name in names for word in ("--test", name)]
     messages = cargo("compiling the tests", "test", "--no-run", *words, **PROFILE)
+    if not names or {"chapters", "demo", "course_pages"} & set(names):
+        # The chapters' programs, which `cargo test` makes only with everything else, and the one of the labs.
+        for more in (["--examples"], ["--example", "labs", "--features", "labs"]):
+            messages += cargo("building the chapters' programs", "build", *more, **PROFILE)
     made = [message for message in messages if message.get("executable")]
     found = Tests(binaries={}, programs=[], engine=None)
     for message in made:
@@ -58,7 +62,7 @@ def tests(only=""):
         if message["profile"]["test"]:
             found.binaries[suite_name(target)] = path
         else:
-            found.programs.append(path)
+            found.programs += [path] * (path not in found.programs)
             if target["name"] == "mydocker":
                 found.engine = path
     if not found.engine:

@@ -1,5 +1,6 @@
 //! The few instructions of a Dockerfile that only change an image's config: `commit -c 'ENV A=b'`, `import -c …`. Which
-//! ones, and what each means, is docker's (moby's `validCommitCommands`; STOPSIGNAL is one of them since docker 24).
+//! ones, and what each means, is docker's (moby's `validCommitCommands`; STOPSIGNAL is one of the newer ones, which 20.10
+//! still refuses).
 
 use super::Execution;
 use super::expand::{expand, split};
