@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt; // ch07
+use std::os::unix::fs::OpenOptionsExt; // ch06
 use std::path::Path; // ch07
 use std::path::PathBuf;
 use std::time::{Duration, Instant}; // ch07
@@ -241,7 +241,7 @@ pub fn has_journal(dirs: &Dirs, id: &Id) -> bool {
     fs::symlink_metadata(dirs.run.join("journal").join(id.as_str())).is_ok()
 }
 
-// ch07
+// ch06
 /// Whether an engine lives that owns this container.
 pub fn has_owner(dirs: &Dirs, id: &Id) -> bool {
     let path = dirs.run.join("journal").join(id.as_str());
