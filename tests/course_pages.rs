@@ -63,6 +63,8 @@ fn student(folder: &Path, line: &str) -> Output {
         format!("mount --make-rprivate / && mount -t tmpfs none {repository} && cd {} && {line}", folder.display());
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "sh", "-c", &hidden]).env_clear().env("HOME", folder).env("LANG", "C.UTF-8");
+    // Where a lab that is on is kept.
+    command.env("TMPDIR", folder);
     command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap()
 }
 

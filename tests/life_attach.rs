@@ -70,7 +70,7 @@ fn an_attached_terminal_that_is_killed_harms_nothing() {
     let lines = || engine.run(["logs", "web"]).stdout.lines().count();
     let (before, begun) = (lines(), Instant::now());
     while lines() <= before {
-        assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(5)), "it stands still");
+        assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(60)), "it stands still");
     }
     let done = engine.run(["attach", "nope"]);
     assert!(done.status == 1 && done.stderr.contains("No such container: nope"));

@@ -116,7 +116,7 @@ fn a_look_that_takes_too_long_is_ended() {
     // A look under way does not hold up the end.
     let begun = Instant::now();
     ok(&engine, &["rm", "-f", "web"]);
-    assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(5)));
+    assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(60)));
     guard.check();
 }
 

@@ -12,10 +12,11 @@ import random
 import re
 import shutil
 import stat
+import tempfile
 
 from . import check, course
 
-PLACE = pathlib.Path("/tmp/mydocker-lab")
+PLACE = pathlib.Path(tempfile.gettempdir(), "mydocker-lab")
 
 
 def all_labs():
@@ -70,9 +71,9 @@ def start(options):
             raise course.Failure(f"there is no lab `{wanted}`", "scripts/chapters lab list")
     if PLACE.exists():
         raise course.Failure("a lab is on already", "scripts/chapters lab stop")
+    binary = program()
     PLACE.mkdir(mode=0o700)
     (PLACE / "state.json").write_text(json.dumps({"code": chosen["code"], "hints": 0}), encoding="utf-8")
-    binary = program()
     only = f" --only {chosen['only']}" if chosen["only"] else ""
     # The fault is named by its code only, so that a look into this file gives nothing away.
     script = (f"#!/bin/sh\nexport MYDOCKER_LAB={chosen['code']} MYDOCKER_ROOT={PLACE}/root\n"

@@ -45,7 +45,7 @@ pub fn expect(done: &Done, status: i32, stderr: &str) {
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(10)), "{what}");
+        assert!(begun.elapsed() < crate::support::slow(Duration::from_secs(60)), "{what}");
         super::nap(Duration::from_millis(2));
     }
 }
