@@ -260,7 +260,8 @@ fn the_program_of_an_exec_cannot_be_overwritten() {
     let mut command = std::process::Command::new(&newer);
     let mut exec = command.args(["exec", "web", "sleep", "100"]).env("MYDOCKER_ROOT", engine.root()).spawn().unwrap();
     let program = format!("/proc/{}/exe", exec.id());
-    until("the command runs", || kernel::children(exec.id()).iter().any(|pid| kernel::words(*pid)[0] == "sleep"));
+    let runs = |pid: &u32| kernel::words(*pid).first().is_some_and(|word| word == "sleep");
+    until("the command runs", || kernel::children(exec.id()).iter().any(runs));
     let held = std::fs::File::open(&program).unwrap();
     let command = nix::unistd::Pid::from_raw(kernel::children(exec.id())[0] as i32);
     nix::sys::signal::kill(command, nix::sys::signal::Signal::SIGKILL).unwrap();

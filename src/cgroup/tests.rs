@@ -90,6 +90,7 @@ fn the_first_container_on_version_1() {
     let steps = Machine::v1().steps("-m 8m --pids-limit 9 --cpuset 1").unwrap();
     let expected = [
         "mkdir.memory $T/memory/mydocker/$ID",
+        "mark $T/memory/mydocker/$ID trusted.mydocker.root /var/lib/mydocker",
         "limit.memory.limit_in_bytes $T/memory/mydocker/$ID/memory.limit_in_bytes 8388608",
         "limit.memory.memsw.limit_in_bytes $T/memory/mydocker/$ID/memory.memsw.limit_in_bytes 16777216",
         "parent.cpuset/mydocker $T/cpuset/mydocker",
@@ -145,6 +146,7 @@ fn version_2_enables_what_is_missing_and_is_born_inside() {
         "mkdir.unified $T/v2/mydocker/$ID",
         "enable./ $T/v2/subtree_control +cpuset +cpu +io",
         "enable./mydocker $T/v2/mydocker/subtree_control +cpuset +cpu +io +memory +pids",
+        "mark $T/v2/mydocker/$ID trusted.mydocker.root /var/lib/mydocker",
         "limit.memory.max $T/v2/mydocker/$ID/memory.max 8388608",
         "limit.memory.swap.max $T/v2/mydocker/$ID/memory.swap.max 8388608",
         "limit.memory.low $T/v2/mydocker/$ID/memory.low 7340032",
