@@ -51,13 +51,15 @@ fn orphans(context: &Context<'_>, repair: bool) -> String {
     let mut text = String::new();
     for Orphan { what, why, undo } in context.rooms.iter().flat_map(|room| room.orphans()) {
         text.push_str(&format!("\nleft over: {what}: {why}\n"));
+        let mut outcome = if repair { "  removed\n" } else { "  `mydocker doctor --repair` removes it\n" };
         for undo in undo {
             text.push_str(&format!("    {}\n", undo.shell()));
             if let Some(Err(error)) = repair.then(|| undo.perform()) {
                 text.push_str(&format!("    could not be removed: {error}\n"));
+                outcome = "  not all of it is removed\n";
             }
         }
-        text.push_str(if repair { "  removed\n" } else { "  `mydocker doctor --repair` removes it\n" });
+        text.push_str(outcome);
     }
     text
 }
