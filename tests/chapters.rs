@@ -186,6 +186,10 @@ fn no_program_can_spoil_the_machine() {
         let made = std::fs::remove_file(&path).is_ok();
         assert!(!made && done.stderr.contains("ead-only"), "{path}: {done:?}");
     }
+    let own = subject.engine.folder().to_path_buf();
+    assert!(own.exists());
+    drop(subject);
+    assert!(!own.exists(), "{}: left behind", own.display());
 }
 
 fn is_fault(finding: &Finding) -> bool {

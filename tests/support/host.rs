@@ -2,13 +2,17 @@
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 /// The thread's own mounts (all of them shared, as systemd has it) and network. The folder of the test is bound onto
 /// itself: every process that the test starts has that mount in its table, and can be told by it.
 pub struct PrivateHost {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Where the folder lies, as the machine sees it: [`PrivateHost::protect`] makes it read-only for us.
+    parent: fs::File,
 }
 
 impl PrivateHost {
@@ -19,27 +23,30 @@ impl PrivateHost {
         }
         // What an engine leaves behind becomes a child of ours, and not a stranger's.
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| format!("PR_SET_CHILD_SUBREAPER: {errno}"))?;
+        let parent = std::env::temp_dir();
+        let parent = fs::File::open(&parent).map_err(|error| format!("{}: {error}", parent.display()))?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
             .map_err(|errno| format!("no private host: unshare(CLONE_NEWNS | CLONE_NEWNET): {errno}"))?;
         let change = |flags| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flags, None::<&str>);
         // First out of the machine's own peer groups, then into new ones.
         change(MsFlags::MS_PRIVATE).and_then(|()| change(MsFlags::MS_SHARED)).map_err(|errno| format!("/: {errno}"))?;
         let folder = tempfile::Builder::new().prefix("mydocker-test-").tempdir().map_err(|error| error.to_string())?;
-        mount(Some(folder.path()), folder.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(|errno| format!("{}: {errno}", folder.path().display()))?;
+        let folder = folder.keep();
+        mount(Some(&folder), &folder, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|errno| format!("{}: {errno}", folder.display()))?;
         // As on every host. Without `ip` it stays down, which is a host too.
         let _ = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
-        Ok(Self { folder })
+        Ok(Self { folder, parent })
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Makes the machine's own files read-only in here, all but the test's folder: a binary that has no walls yet, or a
     /// broken one, then does no harm, whatever a check tells its container to do.
     pub fn protect(&self) -> Result<(), String> {
-        let own = self.folder.path().display().to_string();
+        let own = self.folder.display().to_string();
         let kernels = ["proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "binfmt_misc"];
         // iptables has its lock in there.
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>)
@@ -61,10 +68,10 @@ impl PrivateHost {
                 errno => Err(format!("{}: {errno}", found.at)),
             })?;
         }
-        match std::fs::write("/etc/mydocker-test", "") {
+        match fs::write("/etc/mydocker-test", "") {
             Err(_) => Ok(()),
             Ok(()) => {
-                let _ = std::fs::remove_file("/etc/mydocker-test");
+                let _ = fs::remove_file("/etc/mydocker-test");
                 Err("/etc can still be written to".to_string())
             }
         }
@@ -73,7 +80,10 @@ impl PrivateHost {
 
 impl Drop for PrivateHost {
     fn drop(&mut self) {
-        let _ = umount2(self.folder.path(), MntFlags::MNT_DETACH);
+        let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
+        let name = self.folder.file_name().unwrap_or_default();
+        let there = Path::new("/proc/thread-self/fd").join(self.parent.as_raw_fd().to_string()).join(name);
+        let _ = fs::remove_dir_all(there);
     }
 }
 
