@@ -162,7 +162,8 @@ fn enter(spec: &Spec, target: &Target, plan: &mut Plan) -> Result<()> {
     for (kind, flag) in KINDS.into_iter().chain(cgroup).filter(|(kind, _)| kinds.contains(kind)) {
         if kind == Kind::Pid {
             let pidfd = target.pidfd.try_clone()?;
-            // A copy of the engine that a container can see must not be opened or traced from there (CVE-2019-5736).
+            // A copy of the engine that a container can see must not be traced or opened from there (CVE-2016-9962,
+            // CVE-2019-5736).
             plan.add(
                 Phase::Host,
                 "hide",

@@ -68,7 +68,7 @@ class Place:
     """A folder to mount something over. Who had to make it removes it, unless another page uses it by then.
 
     The kernel lets a folder be removed that is a mount point in another namespace, and takes the mount away there
-    (rmdir(2), since Linux 3.18): so a page that removed what it had made would take the state of another one along.
+    (mount_namespaces(7), since Linux 3.18): so a page that removed what it had made would take the state of another one along.
     """
 
     def __init__(self, folder):

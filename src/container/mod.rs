@@ -1,6 +1,6 @@
 //! A container at rest: a folder named by its id, with the record of what the user asked and how it ended, its log, and
 //! a lock. Whether it lives is asked of the kernel: a process is its number *and* the moment it began *and* the boot,
-//! because numbers come round again (`man 5 proc_pid_stat`, `man 2 pidfd_open`).
+//! because numbers come round again (`man 5 proc`, /proc/PID/stat; `man 2 pidfd_open`).
 //!
 //! Try it without us: `cat /var/lib/mydocker/containers/*/container.json; cat /run/mydocker/*/state`
 

@@ -1,5 +1,5 @@
 //! A layer's archive becomes a tree on disk, in overlay's dialect. A layer is hostile: whatever its names and links
-//! say, nothing outside of the one folder it is given is touched (CVE-2018-15664, 2019-14271, 2024-21626 and many
+//! say, nothing outside of the one folder it is given is touched (CVE-2014-6407, 2014-9356, 2018-15664 and
 //! more); and its legal twins work: links on the way, a file that becomes a folder, opaque folders, any bytes in names.
 //!
 //! The folder is private while it is filled, so nobody changes it under our feet; still every parent is resolved by

@@ -2,7 +2,7 @@
 //! them (pax records, GNU's long names, sparse maps) is read here, because a layer is hostile: the crate splits pax
 //! records at every newline, so a binary attribute breaks it, and it reads a long name of any size into memory.
 //!
-//! Try it without us: `tar -tvf layer.tar`; `man 5 tar` describes every field.
+//! Try it without us: `tar -tvf layer.tar`; `man 5 tar` (libarchive's) describes every field.
 
 use super::pax::{Extended, Sparse};
 use anyhow::{Context, Result, bail};
@@ -190,7 +190,7 @@ impl<R: Read> Members<R> {
         Ok(member)
     }
 
-    /// `man 5 tar`, "GNU tar archives", sparse: four pieces in the header, 21 in each block after it.
+    /// `man 5 tar`, "GNU Tar Archives", sparse: four pieces in the header, 21 in each block after it.
     fn old_gnu_sparse(&mut self, header: &Header, member: &mut Member) -> Result<()> {
         let gnu = header.as_gnu().context("a sparse member without a GNU header")?;
         let mut pieces = Vec::new();

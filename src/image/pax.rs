@@ -1,4 +1,4 @@
-//! Pax records: what the old tar header cannot hold, said before it (`man 5 pax`, "pax Header Block"). Long names, large
+//! Pax records: what the old tar header cannot hold, said before it (POSIX, `pax`, "pax Header Block"). Long names, large
 //! numbers, nanoseconds, extended attributes, sparse maps.
 //!
 //! Try it without us: `tar --format=pax --xattrs -cf x.tar file; strings x.tar | head`

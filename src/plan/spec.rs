@@ -185,7 +185,8 @@ impl Spec {
         let mut linux = oci::Linux::default();
         linux.set_namespaces(Some(vec![])).set_resources(None).set_masked_paths(None).set_readonly_paths(None);
         let mut oci = oci::Spec::default();
-        oci.set_version("1.2.0".to_string()).set_root(None).set_mounts(Some(vec![])).set_hostname(None);
+        // The oldest that has all of it (but for `domainname`): crun 1.8 refuses a document of a newer one.
+        oci.set_version("1.0.2".to_string()).set_root(None).set_mounts(Some(vec![])).set_hostname(None);
         oci.set_process(Some(process)).set_linux(Some(linux));
         let stop_signal = libc::SIGTERM;
         Self {

@@ -203,7 +203,7 @@ fn own_root() -> Op {
     })
 }
 
-/// SIGKILL for us when our parent ends (`man 2 PR_SET_PDEATHSIG`), and an end right now if it has already.
+/// SIGKILL for us when our parent ends (`man 2 prctl`, PR_SET_PDEATHSIG), and an end right now if it has already.
 fn die_with_engine() -> Op {
     Op::new("prctl", ["PR_SET_PDEATHSIG", "SIGKILL"], "setpriv --pdeathsig KILL sh", |stage| {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;

@@ -2,7 +2,7 @@
 //! bind itself, then its propagation, then read-only, which must reach the mounts below it too, or `-v /:/host:ro` would
 //! leave all of them writable.
 //!
-//! Try it without us: `mount --rbind -o ro=recursive /srv $ROOT/srv`
+//! Try it without us: `mount --rbind /srv /mnt; findmnt -nlRo TARGET /mnt | xargs -n 1 mount -o remount,bind,ro`
 
 use super::mounts::{TARGET, hint, mount_in_root, present};
 use super::place::Place;
@@ -96,7 +96,9 @@ fn place(target: &str, kind: SFlag) -> Op {
 
 fn read_only(target: &str) -> Op {
     let place = Place::new(target, SFlag::empty());
-    let shell = format!("mount -o remount,bind,ro=recursive $ROOT{}", quote(target));
+    // Not `ro=recursive`: mount(8) of util-linux 2.38 takes it, says nothing, and leaves all of them writable.
+    let shell =
+        format!("findmnt -nlRo TARGET $ROOT{} | xargs -d '\\n' -n 1 mount -o remount,bind,ro", quote(target));
     Op::new("mount_setattr", [target, "AT_RECURSIVE", "MOUNT_ATTR_RDONLY"], shell, move |stage| {
         let opened = place.open(stage.root.as_ref().ok_or(Errno::EBADF)?)?;
         match sys::mount_setattr_recursive(&opened, MOUNT_ATTR_RDONLY) {

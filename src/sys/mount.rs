@@ -1,5 +1,5 @@
-//! The young half of the mount calls, in which a mount is a descriptor before it has a place (`man 2 open_tree`,
-//! `man 2 move_mount`, `man 2 mount_setattr`).
+//! The young half of the mount calls, in which a mount is a descriptor before it has a place (`man 2 mount_setattr`;
+//! only since 2025 have `open_tree` and `move_mount` pages of their own).
 
 use super::{FdPath, check};
 use nix::errno::Errno;

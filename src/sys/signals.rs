@@ -88,7 +88,7 @@ pub fn interrupted() -> bool {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().any(|signal| pending.contains(signal))
 }
 
-/// Waits for one of `set`, all of which are blocked, and takes it: its number (`man 3 sigwaitinfo`).
+/// Waits for one of `set`, all of which are blocked, and takes it: its number (`man 2 sigwaitinfo`).
 pub fn wait_signal(set: &SigSet) -> Result<i32, Errno> {
     // SAFETY: the set lives across the call; no siginfo is wanted.
     check(unsafe { libc::sigwaitinfo(set.as_ref(), std::ptr::null_mut()) } as libc::c_long).map(|number| number as i32)

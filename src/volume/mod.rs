@@ -1,5 +1,6 @@
 //! Files that outlive the container: folders of the host and volumes, bound into its tree. A bind mount shows one
-//! place of a file system at another; nothing is copied, and both see every change (`man 8 mount`, "Bind mounts").
+//! place of a file system at another; nothing is copied, and both see every change (`man 8 mount`, "Bind mount
+//! operation").
 //!
 //! Inside, the container sees a folder like every other; `/proc/self/mountinfo` tells where it comes from.
 //!

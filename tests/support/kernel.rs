@@ -65,7 +65,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     all
 }
 
-/// One line of a mount table (`man 5 proc_pid_mountinfo`).
+/// One line of a mount table (`man 5 proc`, /proc/PID/mountinfo).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// What of the file system is mounted: `/`, or the folder that a bind mount shows.

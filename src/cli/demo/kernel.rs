@@ -27,7 +27,7 @@ pub fn has_own_root(process: &str) -> bool {
     }
 }
 
-/// A line of a mount table (`man 5 proc_pid_mountinfo`).
+/// A line of a mount table (`man 5 proc`, /proc/PID/mountinfo).
 pub struct Mount {
     pub root: String,
     pub at: String,

@@ -102,7 +102,7 @@ fn names(stage: &mut Stage<'_>) -> Result<Verdict> {
     Ok(Verdict::of(&[(done.status == 0 && done.text.trim() == "hello", done.text.trim().to_string())]))
 }
 
-/// Waits until somebody listens on the port, in the process's network namespace (`man 5 proc_pid_net`: state 0A).
+/// Waits until somebody listens on the port, in the process's network namespace (`man 5 proc`, /proc/net/tcp: state 0A).
 fn listens(pid: &str, port: u16) -> bool {
     let begun = Instant::now();
     let there = |file: &str| {
