@@ -78,7 +78,9 @@ pub fn make(path: &Path, mode: u32) -> Op {
         Errno::EEXIST | Errno::ENOTDIR => {
             Some(format!("--cgroup-parent: `{shown}` would be below a file of the kernel's"))
         }
-        Errno::ENOSPC => Some("the kernel has no number left for one more cgroup (the memory controller has 65535)".to_string()),
+        Errno::ENOSPC => {
+            Some("the kernel has no number left for one more cgroup (the memory controller has 65535)".to_string())
+        }
         Errno::EAGAIN => Some("a parent's cgroup.max.depth or cgroup.max.descendants is reached".to_string()),
         errno => no_right(errno).map(str::to_string),
     })
