@@ -97,8 +97,7 @@ fn place(target: &str, kind: SFlag) -> Op {
 fn read_only(target: &str) -> Op {
     let place = Place::new(target, SFlag::empty());
     // Not `ro=recursive`: mount(8) of util-linux 2.38 takes it, says nothing, and leaves all of them writable.
-    let shell =
-        format!("findmnt -nlRo TARGET $ROOT{} | xargs -d '\\n' -n 1 mount -o remount,bind,ro", quote(target));
+    let shell = format!("findmnt -nlRo TARGET $ROOT{} | xargs -d '\\n' -n 1 mount -o remount,bind,ro", quote(target));
     Op::new("mount_setattr", [target, "AT_RECURSIVE", "MOUNT_ATTR_RDONLY"], shell, move |stage| {
         let opened = place.open(stage.root.as_ref().ok_or(Errno::EBADF)?)?;
         match sys::mount_setattr_recursive(&opened, MOUNT_ATTR_RDONLY) {
