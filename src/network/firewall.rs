@@ -25,8 +25,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// What marks the jumps from the tables' own chains into ours.
+/// What marks the jumps from the tables' own chains into ours, but for that into the user's, which every packet makes
+/// that this host forwards: a comment is looked at like any other condition, and its name says whose it is.
 const JUMP: &str = "mydocker:jump";
+const USERS: &str = "-j MYDOCKER-USER";
+
+/// Whether a rule as `iptables-save` writes it is one of our jumps.
+fn is_jump(line: &str) -> bool {
+    line.contains(JUMP) || (line.starts_with("-A FORWARD ") && line.ends_with(USERS))
+}
 
 /// Table, chain it hangs in, condition, our chain; in the order in which they are to stand. Where `br_netfilter` is in
 /// force every packet between two containers passes raw and FORWARD: a condition is cheaper there than a jump.
@@ -80,8 +87,8 @@ fn rules(family: Family, table: &str, networks: &[Network]) -> String {
                 rule(format!("MYDOCKER-NAT -s 127.0.0.0/8 -o {bridge} {dnat} -j MASQUERADE"));
             }
             _ => {
-                rule(format!("MYDOCKER-FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
                 rule(format!("MYDOCKER-FORWARD -i {bridge} -o {bridge} -j ACCEPT"));
+                rule(format!("MYDOCKER-FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
                 if !internal {
                     rule(format!("MYDOCKER-FORWARD -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"));
                 }
@@ -112,11 +119,12 @@ fn text(family: Family, networks: &[Network], there: &[(String, String)]) -> Str
                 let _ = writeln!(text, ":{chain} - [0:0]");
             }
         }
-        for line in in_table().filter(|line| line.contains(JUMP)) {
+        for line in in_table().filter(|line| is_jump(line)) {
             let _ = writeln!(text, "{}", line.replacen("-A ", "-D ", 1));
         }
         for (_, from, condition, to) in jumps().rev() {
-            let _ = writeln!(text, "-I {from} {condition}-m comment --comment {JUMP} -j {to}");
+            let mark = if *to == "MYDOCKER-USER" { String::new() } else { format!("-m comment --comment {JUMP} ") };
+            let _ = writeln!(text, "-I {from} {condition}{mark}-j {to}");
         }
         let mut lines: Vec<String> = rules(family, table, &networks).lines().map(str::to_string).collect();
         lines.extend(in_table().filter(|line| is_anothers(line, &marks)).map(str::to_string));
@@ -203,7 +211,7 @@ fn uninstall_from(family: Family) -> io::Result<()> {
         }
         let _ = writeln!(text, "*{table}");
         let user = lines().any(|line| line.starts_with("-A MYDOCKER-USER "));
-        for line in lines().filter(|line| line.contains(JUMP) && !(user && line.contains("-j MYDOCKER-USER"))) {
+        for line in lines().filter(|line| is_jump(line) && !(user && line.ends_with(USERS))) {
             let _ = writeln!(text, "{}", line.replacen("-A ", "-D ", 1));
         }
         let chains: Vec<_> = lines().filter_map(|line| line.strip_prefix(":MYDOCKER-")?.split(' ').next()).collect();
@@ -300,7 +308,9 @@ mod tests {
         at("-A MYDOCKER-FORWARD -i br-b -m comment --comment mydocker:bbbbbbbbbbbb -j DROP");
         at("-A MYDOCKER-NAT -s 10.0.0.0/24 ! -o br-a -m comment --comment mydocker:aaaaaaaaaaaa -j MASQUERADE");
         assert!(!text.contains("-s 10.0.1.0/24 !"), "an internal network must not be translated");
-        assert!(at("-I FORWARD -m comment --comment mydocker:jump -j MYDOCKER-FORWARD") < at("-j MYDOCKER-USER"));
+        assert!(
+            at("-I FORWARD -m comment --comment mydocker:jump -j MYDOCKER-FORWARD") < at("-I FORWARD -j MYDOCKER-USER")
+        );
     }
 
     #[test]
@@ -308,11 +318,13 @@ mod tests {
         let line = |table: &str, line: &str| (table.to_string(), line.to_string());
         let there = [
             line("filter", ":MYDOCKER-USER - [0:0]"),
-            line("filter", "-A FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-USER"),
+            line("filter", "-A FORWARD -j MYDOCKER-USER"),
+            line("filter", "-A FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-FORWARD"),
             line("nat", ":MYDOCKER-DNAT - [0:0]"),
         ];
         let text = text(Family::V4, &[network("a", "10.0.0.0/24", false)], &there);
-        assert!(text.contains("-D FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-USER"));
+        assert!(text.contains("-D FORWARD -j MYDOCKER-USER\n"));
+        assert!(text.contains("-D FORWARD -m comment --comment \"mydocker:jump\" -j MYDOCKER-FORWARD"));
         assert!(!text.contains(":MYDOCKER-USER"), "that would flush it");
         assert!(!text.contains(":MYDOCKER-DNAT"), "that would take out the containers' ports");
         assert!(text.contains(":MYDOCKER-FORWARD"));

@@ -170,7 +170,20 @@ impl Engine {
         let stderr = catch(child.stderr.take());
         let stdin = child.stdin.take();
         let (since, limit, binary) = (Instant::now(), self.limit, self.binary.canonicalize().ok());
-        Running { child, stdin, stdout, stderr, since, limit, pid: 0, candidate: None, binary, shown, ended: false }
+        Running {
+            child,
+            stdin,
+            stdout,
+            stderr,
+            since,
+            waits: since,
+            limit,
+            pid: 0,
+            candidate: None,
+            binary,
+            shown,
+            ended: false,
+        }
     }
 
     /// Starts it and waits until the container's command runs (it has been exec'ed); `Running::pid` is its pid on this
@@ -224,6 +237,8 @@ pub struct Running {
     stdout: Caught,
     stderr: Caught,
     since: Instant,
+    /// Since when somebody waits for something; each wait has the whole limit.
+    waits: Instant,
     limit: Duration,
     /// The container's command, as this host numbers it; 0 until `wait_for_command`.
     pub pid: u32,
@@ -300,6 +315,7 @@ impl Running {
 
     /// Waits for anything that can be asked.
     pub fn wait_until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+        self.waits = Instant::now();
         while !holds() {
             self.check_time(what);
             super::nap(Duration::from_millis(1));
@@ -336,6 +352,7 @@ impl Running {
 
     fn wait_for_engine(&mut self) -> ExitStatus {
         drop(self.stdin.take());
+        self.waits = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 self.ended = true;
@@ -357,7 +374,7 @@ impl Running {
     }
 
     fn check_time(&mut self, what: &str) {
-        if self.since.elapsed() > self.limit {
+        if self.waits.elapsed() > self.limit {
             let family: Vec<_> = kernel::descendants(self.child.id()).into_iter().map(kernel::words).collect();
             self.kill_all();
             panic!("{}: waited {:?} for {what}; its processes: {family:?}", self.shown, self.limit);
