@@ -313,7 +313,7 @@ def checked_out():
 
 
 def matrix(options):
-    """`scripts/chapters matrix`: builds every branch's tree, and asks its program every check."""
+    """`scripts/chapters matrix`: builds every branch's tree, runs its unit tests, and asks its program every check."""
     from . import check
 
     target = pathlib.Path(options.target or course.REPO / "target/branches")
@@ -326,8 +326,8 @@ def matrix(options):
             # Cargo knows packages by their place in their workspace: to it, all these are the same one.
             for path in tree.rglob("*.rs"):
                 path.touch()
-            words = [cargo, "build", "--quiet", "--locked", "--offline", "--all-targets", "--target-dir", str(target)]
-            built = subprocess.run(words, cwd=tree, stderr=subprocess.PIPE, text=True)
+            where = ["--quiet", "--locked", "--offline", "--target-dir", str(target)]
+            built = subprocess.run([cargo, "build", "--all-targets", *where], cwd=tree, stderr=subprocess.PIPE, text=True)
             warnings = len(re.findall(r"^warning: (?!`mydocker`)", built.stderr, re.M))
             print(f"{name:<12} {'builds' if built.returncode == 0 else 'DOES NOT BUILD'}, {warnings} warnings", flush=True)
             if built.returncode:
@@ -336,6 +336,14 @@ def matrix(options):
                 continue
             if options.build:
                 continue
+            tests = subprocess.run([cargo, "test", "--lib", *where], cwd=tree, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True)  # fmt: skip
+            passed = re.search(r"(\d+) passed", tests.stdout)
+            if tests.returncode or not passed:
+                print(f"  its unit tests fail:\n{tests.stdout}")
+                status = 1
+            else:
+                print(f"  {passed[1]} unit tests pass", flush=True)
             found = check.findings(target / "debug/mydocker", 99)
             reached = int(name[2:4]) - name.endswith("-start")
             bad = [one for one in found if one["chapter"] <= reached and one["verdict"] in ("wrong", "not-reached")]

@@ -44,7 +44,7 @@ impl Endpoint {
             addresses.push((number, address));
         }
         if let Ok(mut all) = self.said6.lock() {
-            all.extend(said6.map(|wide| (number, wide)));
+            all.extend(said6.map(|ip6| (number, ip6)));
         }
     }
 
@@ -60,7 +60,7 @@ impl Endpoint {
             Family::V6 => {
                 let said =
                     self.said6.lock().ok().and_then(|all| all.iter().find(|one| one.0 == number).map(|one| one.1));
-                said.or_else(|| network.address6(address).map(|wide| wide.ip())).map(IpAddr::from)
+                said.or_else(|| network.address6(address).map(|ip6| ip6.ip())).map(IpAddr::from)
             }
         }
     }
@@ -112,8 +112,8 @@ pub fn plan(spec: &Spec, wish: &Wish, plan: &mut Plan) -> Result<()> {
     // A network that goes nowhere has no ports on the host either.
     let way_out = networks.iter().position(|network| !network.internal);
     let publish: &[_] = if way_out.is_some() { &wish.publish } else { &[] };
-    let wide = way_out.is_some_and(|number| networks[number].subnet6.is_some());
-    ports::reserve(&spec.dirs, publish, wide, &endpoint, plan);
+    let ipv6 = way_out.is_some_and(|number| networks[number].subnet6.is_some());
+    ports::reserve(&spec.dirs, publish, ipv6, &endpoint, plan);
     for (number, (network, attachment)) in networks.iter().zip(&wish.attachments).enumerate() {
         lease(spec, wish, network, attachment, number, way_out == Some(number), &endpoint, plan);
     }
@@ -129,7 +129,7 @@ pub fn plan(spec: &Spec, wish: &Wish, plan: &mut Plan) -> Result<()> {
         if !publish.is_empty() {
             let link = link_names(spec.id.as_str(), number).0;
             ports::publish(spec, publish, &networks[number], &link, number, &endpoint, plan);
-            ports::relay(spec, publish, wide, &endpoint, plan);
+            ports::relay(spec, publish, ipv6, &endpoint, plan);
         }
     }
     Ok(())
@@ -190,16 +190,16 @@ pub fn lease<'a>(
     };
     let (dirs, network_, endpoint, teller) =
         (spec.dirs.clone(), network.clone(), Arc::clone(endpoint), Arc::clone(&told));
-    let (wanted, wide, mac, path) = (attachment.ip, attachment.ip6, attachment.mac, record.clone());
+    let (wanted, ip6, mac, path) = (attachment.ip, attachment.ip6, attachment.mac, record.clone());
     let op = op("linkat", [format!("{}/${}", leases.display(), told.name())], shell, move |_| {
         let mut new = new.clone();
         new.published = if carries { endpoint.published() } else { vec![] };
         let mac = |ip| mac_text(mac.unwrap_or_else(|| store::mac_of(ip)));
         let _held = setup::held(&dirs, &network_)?;
         let address = ipam::claim(&dirs, &network_, wanted, new, &path, mac);
-        let address = address.map_err(|errno| no_address(errno, &network_, wanted, wide))?;
+        let address = address.map_err(|errno| no_address(errno, &network_, wanted, ip6))?;
         teller.tell(address.to_string());
-        endpoint.learn(number, address, wide);
+        endpoint.learn(number, address, ip6);
         Ok(())
     });
     plan.add(Phase::Host, format!("lease.{}", network.name), op)
@@ -209,9 +209,9 @@ pub fn lease<'a>(
         .undo(Undo::ReleaseLease { leases, record })
 }
 
-fn no_address(errno: Errno, network: &Network, wanted: Option<Ipv4Addr>, wide: Option<Ipv6Addr>) -> Trouble {
+fn no_address(errno: Errno, network: &Network, wanted: Option<Ipv4Addr>, ip6: Option<Ipv6Addr>) -> Trouble {
     match (errno, wanted) {
-        (Errno::EADDRNOTAVAIL, _) if let Some(ip) = wide => {
+        (Errno::EADDRNOTAVAIL, _) if let Some(ip) = ip6 => {
             Trouble::new(errno, format!("--ip6: `{ip}` is in use on network `{}`", network.name))
         }
         (Errno::EADDRINUSE, Some(ip)) => {

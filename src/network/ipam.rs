@@ -43,7 +43,7 @@ pub struct Lease {
 
 impl Lease {
     /// The address in the second subnet of `network`.
-    pub fn wide(&self, network: &Network) -> Option<Ipv6Network> {
+    pub fn cidr6(&self, network: &Network) -> Option<Ipv6Network> {
         let prefix = network.subnet6?.prefix();
         self.address6.map_or_else(|| network.address6(self.address), |ip| Ipv6Network::new(ip, prefix).ok())
     }
@@ -52,7 +52,7 @@ impl Lease {
     pub fn target(&self, family: Family, network: &Network) -> Option<IpAddr> {
         match family {
             Family::V4 => Some(self.address.into()),
-            Family::V6 => self.wide(network).map(|wide| wide.ip().into()),
+            Family::V6 => self.cidr6(network).map(|ip6| ip6.ip().into()),
         }
     }
 
@@ -115,11 +115,11 @@ pub fn claim(
 ) -> Result<Ipv4Addr, Errno> {
     let folder = network.leases(dirs);
     let mut taken = names(&folder);
-    let Some(wide) = lease.address6 else {
+    let Some(ip6) = lease.address6 else {
         loop {
             let address = claim_first(dirs, network, wanted, lease.clone(), record, &mac, &mut taken)?;
             // Somebody may have asked for the IPv6 address that goes with it: we asked after claiming, as he does.
-            match network.address6(address).map(|wide| read(&folder.join(wide.ip().to_string()))) {
+            match network.address6(address).map(|ip6| read(&folder.join(ip6.ip().to_string()))) {
                 Some(Ok(other)) if other.container != lease.container && other.is_held(dirs) => {
                     fs::remove_file(folder.join(address.to_string())).map_err(errno)?;
                     if wanted.is_some() {
@@ -132,7 +132,7 @@ pub fn claim(
         }
     };
     let address = claim_first(dirs, network, wanted, lease, record, &mac, &mut taken)?;
-    let result = claim_wide(dirs, network, &folder, record, wide);
+    let result = claim_ipv6(dirs, network, &folder, record, ip6);
     if result.is_err() {
         fs::remove_file(folder.join(address.to_string())).map_err(errno)?;
     }
@@ -140,18 +140,18 @@ pub fn claim(
 }
 
 /// A second name for the lease, the IPv6 address that was asked for; under the lock of the network's folder.
-fn claim_wide(dirs: &Dirs, network: &Network, folder: &Path, record: &Path, wide: Ipv6Addr) -> Result<(), Errno> {
+fn claim_ipv6(dirs: &Dirs, network: &Network, folder: &Path, record: &Path, ip6: Ipv6Addr) -> Result<(), Errno> {
     let lock = File::open(folder).map_err(errno)?;
     lock.lock().map_err(errno)?;
     let ours = read(record).map_err(errno)?;
     let another = |path: &Path| read(path).is_ok_and(|one| one.container != ours.container && one.is_held(dirs));
-    let path = folder.join(wide.to_string());
+    let path = folder.join(ip6.to_string());
     if another(&path) {
         return Err(Errno::EADDRNOTAVAIL);
     }
     replace(folder, record, &ours.container, &path).map_err(errno)?;
     // Or it goes with another's IPv4 address.
-    let place = network.subnet6.map_or(0, |subnet| wide.to_bits() - subnet.network().to_bits());
+    let place = network.subnet6.map_or(0, |subnet| ip6.to_bits() - subnet.network().to_bits());
     let beside = u32::try_from(place).ok().and_then(|place| network.subnet.network().to_bits().checked_add(place));
     let clash = beside
         .map(|bits| folder.join(Ipv4Addr::from_bits(bits).to_string()))

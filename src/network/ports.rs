@@ -14,11 +14,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Reserves every port; nothing is sent anywhere yet. `wide`: the network has IPv6.
-pub fn reserve(dirs: &Dirs, ports: &[Publish], wide: bool, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+/// Reserves every port; nothing is sent anywhere yet. `ipv6`: the network has IPv6.
+pub fn reserve(dirs: &Dirs, ports: &[Publish], ipv6: bool, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
     for (number, publish) in ports.iter().enumerate() {
         let Publish { host, port, protocol, .. } = publish;
-        let addresses = publish.addresses(wide);
+        let addresses = publish.addresses(ipv6);
         let fixed = host.and_then(|(first, last)| (first == last).then_some(first));
         let told = fixed.is_none().then(|| Told::new(format!("PORT{number}")));
         let shown = fixed.map_or(format!("$PORT{number}"), |port| port.to_string());
@@ -77,12 +77,12 @@ fn why_not(publish: &Publish, errno: Errno) -> Trouble {
 }
 
 /// What is published in one family, as the plan shows it: the address, the port on the host, what was wished.
-fn shown(ports: &[Publish], family: Family, wide: bool) -> Vec<(IpAddr, String, &Publish)> {
+fn shown(ports: &[Publish], family: Family, ipv6: bool) -> Vec<(IpAddr, String, &Publish)> {
     let mut all = Vec::new();
     for (number, one) in ports.iter().enumerate() {
         let fixed = one.host.filter(|(first, last)| first == last);
         let port = fixed.map_or(format!("$PORT{number}"), |(port, _)| port.to_string());
-        let ips = one.addresses(wide).into_iter().filter(|ip| ip.is_ipv6() == (family == Family::V6));
+        let ips = one.addresses(ipv6).into_iter().filter(|ip| ip.is_ipv6() == (family == Family::V6));
         all.extend(ips.map(|ip| (ip, port.clone(), one)));
     }
     all
@@ -104,8 +104,8 @@ pub fn publish(
     endpoint: &Arc<Endpoint>,
     plan: &mut Plan,
 ) {
-    let wide = network.subnet6.is_some();
-    if shown(ports, Family::V4, wide).iter().any(|(ip, ..)| ip.is_unspecified() || ip.is_loopback()) {
+    let ipv6 = network.subnet6.is_some();
+    if shown(ports, Family::V4, ipv6).iter().any(|(ip, ..)| ip.is_unspecified() || ip.is_loopback()) {
         let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", network.bridge);
         plan.add(Phase::Host, "route-localnet", Op::set(Path::new(&path), "1"))
             .why("A packet from 127.0.0.1 may leave by this bridge, and by no other card; MYDOCKER-RAW lets none come back so.")
@@ -119,7 +119,7 @@ pub fn publish(
         .why("A container that asks for its own port by the host's address is answered out of the port it asked by.")
         .look("bridge -d link");
     for family in [Family::V4, Family::V6] {
-        let shown = shown(ports, family, wide);
+        let shown = shown(ports, family, ipv6);
         if !shown.is_empty() {
             lead_in(spec, &shown, family, network, number, endpoint, plan);
         }
@@ -180,8 +180,8 @@ fn lead_in(
 }
 
 /// Listens where no rule can lead in: on ::1, and for a network that has no IPv6.
-pub fn relay(spec: &Spec, ports: &[Publish], wide: bool, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
-    let Some((ip, port, _)) = shown(ports, Family::V6, wide).into_iter().next() else { return };
+pub fn relay(spec: &Spec, ports: &[Publish], ipv6: bool, endpoint: &Arc<Endpoint>, plan: &mut Plan) {
+    let Some((ip, port, _)) = shown(ports, Family::V6, ipv6).into_iter().next() else { return };
     let (dirs, id, endpoint) = (spec.dirs.clone(), spec.id.clone(), Arc::clone(endpoint));
     let shell = format!("# listen at {}:{port}, and carry on what comes", bracketed(ip));
     let op = op("listen", [bracketed(ip), port.clone()], shell, move |_| Ok(endpoint.relay.start(&dirs, &id)?));

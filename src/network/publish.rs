@@ -148,11 +148,11 @@ pub fn bracketed(ip: IpAddr) -> String {
 }
 
 impl Publish {
-    /// The addresses to be bound. `wide`: the network has IPv6.
-    pub fn addresses(&self, wide: bool) -> Vec<IpAddr> {
+    /// The addresses to be bound. `ipv6`: the network has IPv6.
+    pub fn addresses(&self, ipv6: bool) -> Vec<IpAddr> {
         match self.ip {
             Some(ip) => vec![ip],
-            None if wide => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            None if ipv6 => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             None => vec![Ipv4Addr::UNSPECIFIED.into()],
         }
     }

@@ -123,7 +123,7 @@ impl Resolver {
                 }
                 QTYPE::TYPE(TYPE::AAAA) => {
                     let record = |ip: Ipv6Addr| RData::AAAA(AAAA { address: ip.into() });
-                    all.into_iter().filter_map(|(_, wide)| wide).map(record).collect()
+                    all.into_iter().filter_map(|(_, ip6)| ip6).map(record).collect()
                 }
                 // The name is ours and has no such record.
                 _ => vec![],
@@ -169,7 +169,7 @@ impl Resolver {
         let found: Vec<_> = self
             .leases(networks)
             .filter(|(network, lease)| is(&network.name, lease) && lease.is_held(&self.dirs))
-            .map(|(network, lease)| (lease.address, lease.wide(network).map(|wide| wide.ip())))
+            .map(|(network, lease)| (lease.address, lease.cidr6(network).map(|ip6| ip6.ip())))
             .collect();
         (!found.is_empty()).then_some(found)
     }

@@ -50,7 +50,7 @@ pub fn inspect(spec: &Spec, runs: bool) -> Value {
             (None, None) => Value::Null,
             (Some(ip), None) => json!({ "IPv4Address": ip }),
             (None, Some(ip)) => json!({ "IPv6Address": ip }),
-            (Some(ip), Some(wide)) => json!({ "IPv4Address": ip, "IPv6Address": wide }),
+            (Some(ip), Some(ip6)) => json!({ "IPv4Address": ip, "IPv6Address": ip6 }),
         };
         shown["Aliases"] = if wanted.aliases.is_empty() { Value::Null } else { json!(wanted.aliases) };
         shown["Links"] = Value::Null;
@@ -99,7 +99,7 @@ fn names(spec: &Spec, aliases: &[String]) -> Vec<String> {
 
 fn addresses(one: &Endpoint) -> Value {
     let (network, lease) = (one.network.as_ref().filter(|_| one.lease.is_some()), one.lease.as_ref());
-    let wide = network.zip(lease).and_then(|(network, lease)| lease.wide(network));
+    let ip6 = network.zip(lease).and_then(|(network, lease)| lease.cidr6(network));
     json!({
         "EndpointID": lease.map_or("", |lease| &lease.link),
         "Gateway": network.map_or(String::new(), |network| network.gateway.to_string()),
@@ -107,8 +107,8 @@ fn addresses(one: &Endpoint) -> Value {
         "IPPrefixLen": network.map_or(0, |network| network.subnet.prefix()),
         "MacAddress": lease.map_or("", |lease| &lease.mac),
         "IPv6Gateway": network.and_then(Network::gateway6).map_or(String::new(), |gateway| gateway.ip().to_string()),
-        "GlobalIPv6Address": wide.map_or(String::new(), |ip| ip.ip().to_string()),
-        "GlobalIPv6PrefixLen": wide.map_or(0, |ip| ip.prefix()),
+        "GlobalIPv6Address": ip6.map_or(String::new(), |ip| ip.ip().to_string()),
+        "GlobalIPv6PrefixLen": ip6.map_or(0, |ip| ip.prefix()),
     })
 }
 

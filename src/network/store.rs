@@ -134,12 +134,12 @@ impl Network {
         if subnet.prefix() > 30 || subnet.prefix() < 8 {
             bail!("--subnet: `{subnet}`: the prefix must be between 8 and 30");
         }
-        if let Some(wide) = self.subnet6 {
-            if wide.network() != wide.ip() {
-                bail!("--subnet: `{wide}` has host bits set; say `{}/{}`", wide.network(), wide.prefix());
+        if let Some(subnet6) = self.subnet6 {
+            if subnet6.network() != subnet6.ip() {
+                bail!("--subnet: `{subnet6}` has host bits set; say `{}/{}`", subnet6.network(), subnet6.prefix());
             }
-            if 128 - wide.prefix() < 32 - subnet.prefix() {
-                bail!("--subnet: `{wide}` is too small: every address of `{subnet}` has one in it");
+            if 128 - subnet6.prefix() < 32 - subnet.prefix() {
+                bail!("--subnet: `{subnet6}` is too small: every address of `{subnet}` has one in it");
             }
         }
         let inside = |flag: &str, ip: Ipv4Addr| match self.is_host(ip) {
@@ -159,8 +159,8 @@ impl Network {
     /// The IPv6 address that goes with `ip`: the same place in the second subnet.
     pub fn address6(&self, ip: Ipv4Addr) -> Option<Ipv6Network> {
         let place = u128::from(ip.to_bits() - self.subnet.network().to_bits());
-        let wide = self.subnet6?;
-        Ipv6Network::new((wide.network().to_bits() + place).into(), wide.prefix()).ok()
+        let subnet6 = self.subnet6?;
+        Ipv6Network::new((subnet6.network().to_bits() + place).into(), subnet6.prefix()).ok()
     }
 
     /// The host's address in the second subnet.

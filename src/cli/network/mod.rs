@@ -159,7 +159,7 @@ pub(super) fn inspect(seen: &Seen) -> serde_json::Value {
     let containers = leases.iter().map(|lease| {
         let address = format!("{}/{}", lease.address, network.subnet.prefix());
         let one = json!({ "Name": lease.name, "MacAddress": lease.mac, "IPv4Address": address, "HostLink": lease.link,
-                "IPv6Address": lease.wide(network) });
+                "IPv6Address": lease.cidr6(network) });
         (lease.container.clone(), one)
     });
     json!({
