@@ -162,6 +162,22 @@ fn the_matrix() {
     assert!(defects.is_empty(), "\n{defects}");
 }
 
+/// Whoever fails a check of a chapter with an exercise in steps is sent to one that is there.
+#[test]
+fn every_check_of_an_exercise_has_its_step() {
+    let steps: std::collections::BTreeMap<String, usize> =
+        serde_json::from_str(include_str!("chapters/steps.json")).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (chapter, folder) in [(1, "01-namespaces"), (2, "02-cgroups"), (3, "03-rootfs")] {
+        let Ok(page) = std::fs::read_to_string(root.join(format!("chapters/{folder}/README.md"))) else { continue };
+        let exercise = page.split("**Write it yourself.**").nth(1).unwrap().split("\n## ").next().unwrap();
+        for check in checks().filter(|check| check.chapter == chapter) {
+            let step = steps.get(check.name).unwrap_or_else(|| panic!("{} has no step", check.name));
+            assert!(exercise.contains(&format!("\n{step}. ")), "{folder}: there is no step {step} for {}", check.name);
+        }
+    }
+}
+
 /// The positive control of the climb: out of a chroot it leads to the host.
 #[test]
 fn a_chroot_can_be_climbed_out_of() {

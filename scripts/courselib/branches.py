@@ -151,7 +151,7 @@ def checks(source, number, place):
         chapter = re.match(r"ch(\d\d)\.rs$", path.name)
         if path.is_dir():
             shutil.rmtree(path)
-        elif (chapter and int(chapter[1]) > number) or (not chapter and path.name != "check.rs"):
+        elif (chapter and int(chapter[1]) > number) or (not chapter and path.name not in ("check.rs", "steps.json")):
             path.unlink()
     helpers = place / "tests/chapters/check.rs"
     write(helpers, modules.opened(helpers.read_text(encoding="utf-8"), number))
@@ -168,7 +168,8 @@ def asking(source, number):
     count = len([one for one in range(1, number + 1)])
     lines = "".join(f"    ({one}, ch{one:02}::CHECKS),\n" for one in range(1, number + 1))
     rest = rest.split("];\n", 1)[1]
-    gone = ("const HELD_BEFORE", "fn the_project", "fn the_matrix", "fn a_chroot_can", "fn no_program_can", "fn mark(")
+    gone = ("const HELD_BEFORE", "fn the_project", "fn the_matrix", "fn a_chroot_can", "fn no_program_can", "fn mark(",
+            "fn every_check_of")
     items = [item for item in split_items(rest) if not any(word in item for word in gone)]
     return f"{head}const CHAPTERS: [(usize, &[Check]); {count}] = [\n{lines}];\n" + "".join(items)
 

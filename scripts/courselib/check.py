@@ -19,6 +19,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from . import course
 
+# Where a page looks back, and no longer says how.
+AFTERWARDS = ("Questions", "In the real engines", "Put the machine back")
 WORDS = {"ok": "ok", "wrong": "WRONG", "not-reached": "not reached yet", "cannot": "this machine cannot"}
 
 
@@ -30,10 +32,16 @@ def checker(words=(), env=None):
     cargo = shutil.which("cargo") or os.path.expanduser("~/.cargo/bin/cargo")
     line = [cargo, "test", "--quiet", "--no-run", "--test", "chapters", *words, "--message-format=json-render-diagnostics"]
     try:
-        built = subprocess.run(line, cwd=course.REPO, stdout=subprocess.PIPE, text=True, env=env)
+        building = subprocess.Popen(line, cwd=course.REPO, stdout=subprocess.PIPE, text=True, env=env)
     except OSError as error:
         raise course.Failure(f"cannot run cargo: {error}", "MYDOCKER_CHECKER=FILE names compiled checks") from None
-    for one in reversed([json.loads(text) for text in built.stdout.splitlines()]):
+    with building:
+        try:
+            told, _ = building.communicate(timeout=3)
+        except subprocess.TimeoutExpired:
+            print("the checks are being compiled: some minutes, the first time", file=sys.stderr)
+            told, _ = building.communicate()
+    for one in reversed([json.loads(text) for text in told.splitlines()]):
         if one.get("executable") and one.get("target", {}).get("name") == "chapters":
             return pathlib.Path(one["executable"])
     raise course.Failure("the checks could not be compiled", "its words are above")
@@ -72,9 +80,12 @@ def default_binary():
 def verb(options):
     """`scripts/chapters check`."""
     binary = pathlib.Path(options.bin).resolve() if options.bin else default_binary()
-    if not os.access(binary, os.X_OK):
+    if not (binary.is_file() and os.access(binary, os.X_OK)):
         raise course.Failure(f"`{binary}` is no program", "--bin PATH")
     last = options.chapter if options.chapter is not None else course.chapters()[-1].number
+    if last < 1:
+        raise course.Failure("chapter 00 has no checks: there is no engine in it", "scripts/chapters check 1")
+    course.chapter(last)
     found = findings(binary, last)
     if options.only:
         found = [one for one in found if one["chapter"] == last]
@@ -85,15 +96,32 @@ def verb(options):
     return 1 if any(one["verdict"] in ("wrong", "not-reached") for one in found) else 0
 
 
+def step(one, lines):
+    """`LINE: Write it yourself, step N`, where a step of the exercise is what the check asks for."""
+    try:
+        steps = json.loads((course.REPO / "tests/chapters/steps.json").read_text(encoding="utf-8"))
+    except OSError:  # an archive that is older than the checker
+        return ""
+    begin = next((number for number, line in enumerate(lines) if line.startswith("**Write it yourself.**")), None)
+    if begin is None or one["name"] not in steps:
+        return ""
+    mark = f"{steps[one['name']]}. "
+    at = next((number for number, line in enumerate(lines[begin:], begin + 1) if line.startswith(mark)), None)
+    return f"{at}: Write it yourself, step {mark[:-2]}" if at else ""
+
+
 def where(one):
-    """The section of the chapter's page that has most words in common with the check."""
+    """The step of the chapter's exercise; else the section of its page that has most words in common with the check."""
     if one["verdict"] in ("ok", "cannot"):
         return ""
     try:
         page = course.chapter(one["chapter"]).page()
         lines = page.read_text(encoding="utf-8").splitlines()
+        place = step(one, lines)
     except (course.Failure, OSError):
         return ""
+    if place:
+        return f"{course.relative(page)}:{place}"
     wanted = {word for word in re.findall(r"[a-z_/]{4,}", (one["name"] + " " + one["text"]).lower())}
     best, score, start, title, fence = "", 0, 1, "", False
     counts = {}
@@ -104,7 +132,7 @@ def where(one):
         for word in wanted & set(re.findall(r"[a-z_/]{4,}", line.lower())):
             counts.setdefault((start, title), set()).add(word)
     for (line, title), words in counts.items():
-        if len(words) > score and title:
+        if len(words) > score and title and title not in AFTERWARDS:
             best, score = f"{course.relative(page)}:{line}: {title}", len(words)
     return best or f"{course.relative(page)}"
 
@@ -117,14 +145,15 @@ def totals(found):
 
 def text(found, binary):
     """For a terminal."""
-    lines, chapter = [f"{binary}"], None
+    lines, chapter, said = [f"{binary}"], None, ""
     for one in found:
         if one["chapter"] != chapter:
             chapter = one["chapter"]
             lines.append(f"\nchapter {chapter:02}")
         lines.append(f"  {WORDS[one['verdict']]:<20} {one['name']}")
         if one["verdict"] != "ok":
-            lines += [f"      {line}" for line in one["text"].splitlines()]
+            lines += [f"      {line}" for line in (one["text"] if one["text"] != said else "the same").splitlines()]
+            said = one["text"]
             if one["page"]:
                 lines.append(f"      read {one['page']}")
     return "\n".join([*lines, "", totals(found)])

@@ -54,7 +54,8 @@ def verb(options):
 
 
 def listing(options):
-    for one in all_labs():
+    labs = [one for one in all_labs() if options.chapter in (None, one["chapter"])]
+    for one in sorted(labs, key=lambda one: one["chapter"]):
         also = f"  {one['zh']['name']}" if words(one, options) is not one else ""
         print(f"{one['code']:<4} chapter {one['chapter']:02}  {one['name']}{also}")
     return 0

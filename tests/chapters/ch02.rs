@@ -2,7 +2,8 @@
 //! instruction to its end, and nothing of them stays.
 
 use super::check::{
-    Check, Fault, Finding, Subject, cgroup, expect, needs_controller, random, same, wait_for_cat, wait_until, wrong,
+    Check, Fault, Finding, Subject, cgroup, expect, needs_controller, outcome, random, same, wait_for_cat, wait_until,
+    wrong,
 };
 use crate::support::{Running, kernel};
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ pub const CHECKS: &[Check] = &[
     Check { chapter: 2, name: "memory limit", ask: memory_limit },
     Check { chapter: 2, name: "processor quota", ask: processor_quota },
     Check { chapter: 2, name: "limit of processes", ask: pids_limit },
-    Check { chapter: 2, name: "cgroup namespace", ask: |subject| super::ch01::own_namespace(subject, "cgroup") },
+    Check { chapter: 2, name: "cgroup namespace", ask: own_tree },
     Check { chapter: 2, name: "a cgroup for each container", ask: one_each },
     Check { chapter: 2, name: "in force before the first instruction", ask: from_the_start },
     Check { chapter: 2, name: "out of memory ends with 137", ask: out_of_memory },
@@ -39,6 +40,22 @@ fn read(cgroup: &Path, names: [&str; 2]) -> Finding<String> {
 fn not_ours(path: &Path, controller: &str) -> Finding {
     let ours = kernel::cgroup(std::process::id(), controller);
     expect(ours.as_deref() != Some(path), || format!("the container is in {}, as everybody", path.display()))
+}
+
+/// It begins where its maker is: one that was made before the joining still shows the way down from the host's top.
+fn own_tree(subject: &Subject) -> Finding {
+    super::ch01::own_namespace(subject, "cgroup")?;
+    needs_controller("memory")?;
+    let running = limited(subject, 50, &["cat"])?;
+    let shown = kernel::inside(running.pid, "cgroup", || fs::read_to_string(format!("/proc/{}/cgroup", running.pid)));
+    let Ok(Ok(table)) = shown else { return wrong("its cgroup namespace cannot be joined") };
+    let of_memory =
+        |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|one| one == "memory"));
+    let unified = || table.lines().find(|line| line.starts_with("0::"));
+    let line = table.lines().find(of_memory).or_else(unified).unwrap_or_default();
+    let outside = cgroup(&running, "memory")?;
+    let what = format!("{}, as /proc/PID/cgroup names it from inside", outside.display());
+    same(&what, line.rsplit(':').next().unwrap_or_default(), "/")
 }
 
 fn memory_limit(subject: &Subject) -> Finding {
@@ -118,7 +135,9 @@ fn out_of_memory(subject: &Subject) -> Finding {
     let before = kills();
     let done = subject.run_any(&ways, &["sh", "-c", "ulimit -v 500000; exec tail /dev/zero"])?;
     // Linux 4.13 and newer count them; a status alone can be made up.
-    expect(before.is_none() || kills() > before, || "the kernel has killed nothing for want of memory".to_string())?;
+    expect(before.is_none() || kills() > before, || {
+        format!("the kernel has killed nothing for want of memory; the run: {}", outcome(&done))
+    })?;
     same("the exit status of what took more memory than it has", done.status, 137)
 }
 

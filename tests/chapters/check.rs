@@ -77,6 +77,7 @@ impl Subject {
         if guarded && check.chapter >= 9 {
             crate::support::lab::warm(&self.engine);
         }
+        let before = guarded.then(|| kernel::mounts("thread-self"));
         let guard = guarded.then(|| Guard::new(self.engine.root()));
         let finding = (check.ask)(self);
         // From chapter 07 on a container stays when its command has ended, unless its user says `--rm`.
@@ -84,14 +85,14 @@ impl Subject {
             self.engine.run(["rm", "-f", id]);
         }
         // What a check has left behind is wrong, whatever else it has found.
-        match guard.map(Guard::verdict) {
-            Some(Err(changes)) => match finding {
-                Ok(()) => wrong(changes),
-                Err(Fault::Wrong(text) | Fault::NotReached(text) | Fault::Cannot(text)) => {
-                    wrong(format!("{text}\n{changes}"))
-                }
-            },
-            _ => finding,
+        let Some(Err(changes)) = guard.map(Guard::verdict) else { return finding };
+        // Not the next check's fault as well.
+        detach_what_is_new(&before.unwrap_or_default());
+        match finding {
+            Ok(()) => wrong(changes),
+            Err(Fault::Wrong(text) | Fault::NotReached(text) | Fault::Cannot(text)) => {
+                wrong(format!("{text}\n{changes}"))
+            }
         }
     }
 
@@ -101,6 +102,7 @@ impl Subject {
     }
 
     fn find_dialect(&self) -> Finding<Dialect> {
+        let before = kernel::mounts("thread-self");
         let word = format!("word-{:x}", random(0, u64::MAX));
         // What is told is what becomes of the words that the page asks for; the others are dialects.
         let mut said = String::new();
@@ -108,16 +110,20 @@ impl Subject {
             for image in [None, Some("busybox")] {
                 let dialect = Dialect { flags, image };
                 let words = self.words(&dialect, &[], &["cat"]);
-                let done = self.engine.run_with_input(words, format!("{word}\n").as_bytes());
+                // One that hangs is not asked again, in no other words and for no other check.
+                let ask = || self.engine.run_with_input(words, format!("{word}\n").as_bytes());
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask))
+                    .map_err(|panic| Fault::Wrong(super::panic_text(panic.as_ref())))?;
                 if done.stdout.contains(&word) {
                     return Ok(dialect);
                 }
+                let left = detach_what_is_new(&before);
                 if flags == ["-i"] && image.is_none() {
-                    said = done.stderr;
+                    said = outcome(&done) + &left;
                 }
             }
         }
-        Err(Fault::NotReached(format!("`run -i cat` does not answer: {}", said.lines().next().unwrap_or_default())))
+        Err(Fault::NotReached(format!("`run -i cat` is told a line and does not answer with it: {said}")))
     }
 
     fn words(&self, dialect: &Dialect, flags: &[&str], command: &[&str]) -> Vec<String> {
@@ -174,6 +180,38 @@ pub fn needs_own_root(running: &Running) -> Finding {
     expect(theirs.is_some() && theirs != identity("/"), || "its files are the host's".to_string())
 }
 
+/// Takes the mounts away that this host did not have before, newest first, and tells how many they were. While they
+/// stay they are shared: the next container's would appear on them too, and double them.
+fn detach_what_is_new(before: &[kernel::Mount]) -> String {
+    let mut known = before.to_vec();
+    let is_new = |mount: &kernel::Mount| {
+        let at = known.iter().position(|one| one == mount);
+        at.map(|at| known.swap_remove(at)).is_none()
+    };
+    let new: Vec<_> = kernel::mounts("thread-self").into_iter().filter(is_new).collect();
+    for mount in new.iter().rev() {
+        let _ = nix::mount::umount2(mount.at.as_str(), nix::mount::MntFlags::MNT_DETACH);
+    }
+    match new.last() {
+        Some(last) => format!("\nand it leaves mounts on the host, {} of them; the last is {}", new.len(), last.at),
+        None => String::new(),
+    }
+}
+
+/// How a run has ended, in a few words: an empty line first, as a panic of Rust has it, says nothing, nor does the
+/// engine of a lab when it names the rooms that it lacks.
+pub fn outcome(done: &Done) -> String {
+    let counts = |line: &&str| !line.is_empty() && !line.starts_with("mydocker: warn: this is a demonstration");
+    let lines: Vec<_> = done.stderr.lines().map(str::trim).filter(counts).collect();
+    let said = match lines[..] {
+        [] if done.stdout.is_empty() => "it prints nothing".to_string(),
+        [] => format!("it prints {:?}", done.stdout.chars().take(80).collect::<String>()),
+        [first, second, .., last] if lines.len() > 3 => format!("{first} / {second} … {last}"),
+        _ => lines.join(" / "),
+    };
+    format!("{said} (status {})", done.status)
+}
+
 /// A program that is not ours may run helpers in the new namespaces before the command; their words are not the
 /// command's. One that garbles the words is not waited for long.
 fn settle(running: &mut Running, command: &[&str]) {
@@ -221,7 +259,7 @@ fn first_known<T>(results: impl Iterator<Item = Finding<T>>) -> Finding<T> {
 fn refused(done: Done) -> Fault {
     match unknown_words(&done) {
         Some(line) => Fault::NotReached(line),
-        None => Fault::Wrong(format!("the container did not run ({}): {}", done.status, done.stderr.trim())),
+        None => Fault::Wrong(format!("the container did not run: {}", outcome(&done))),
     }
 }
 

@@ -14,6 +14,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+/// So many lines of each kind are told.
+const SHOWN: usize = 12;
+
 /// What is looked at → what is there, one line each.
 type Snapshot = BTreeMap<&'static str, BTreeSet<String>>;
 
@@ -77,8 +80,12 @@ impl Guard {
         let mut lines = Vec::new();
         for (what, after) in &after {
             let before = &self.before[what];
-            lines.extend(after.difference(before).map(|line| format!("{what}: + {line}")));
-            lines.extend(before.difference(after).map(|line| format!("{what}: - {line}")));
+            let more = after.difference(before).map(|line| format!("{what}: + {line}"));
+            let fewer = before.difference(after).map(|line| format!("{what}: - {line}"));
+            let all: Vec<_> = more.chain(fewer).collect();
+            lines.extend(all.iter().take(SHOWN).cloned());
+            // Shared mounts double with every container of an engine that forgets to make them private.
+            lines.extend((all.len() > SHOWN).then(|| format!("{what}: … and {} more", all.len() - SHOWN)));
         }
         lines
     }

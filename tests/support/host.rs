@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// The thread's own mounts (all of them shared, as systemd has it) and network. The folder of the test is bound onto
+/// The thread's own mounts (all of them shared, as systemd has it), network and host name. The folder of the test is bound onto
 /// itself: every process that the test starts has that mount in its table, and can be told by it.
 pub struct PrivateHost {
     folder: PathBuf,
@@ -25,8 +25,9 @@ impl PrivateHost {
         nix::sys::prctl::set_child_subreaper(true).map_err(|errno| format!("PR_SET_CHILD_SUBREAPER: {errno}"))?;
         let parent = std::env::temp_dir();
         let parent = fs::File::open(&parent).map_err(|error| format!("{}: {error}", parent.display()))?;
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| format!("no private host: unshare(CLONE_NEWNS | CLONE_NEWNET): {errno}"))?;
+        // A program that forgets its UTS namespace renames this host, and not the machine.
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
+            .map_err(|errno| format!("no private host: unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS): {errno}"))?;
         let change = |flags| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flags, None::<&str>);
         // First out of the machine's own peer groups, then into new ones.
         change(MsFlags::MS_PRIVATE).and_then(|()| change(MsFlags::MS_SHARED)).map_err(|errno| format!("/: {errno}"))?;

@@ -185,6 +185,7 @@ fn join<T: Send>(pid: u32, kind: &str, before: impl FnOnce() + Send, f: impl FnO
         "mnt" => CloneFlags::CLONE_NEWNS,
         "net" => CloneFlags::CLONE_NEWNET,
         "uts" => CloneFlags::CLONE_NEWUTS,
+        "cgroup" => CloneFlags::CLONE_NEWCGROUP,
         other => panic!("`{other}` cannot be joined by a thread here"),
     };
     let file = fs::File::open(format!("/proc/{pid}/ns/{kind}")).map_err(|_| Errno::ESRCH)?;
