@@ -118,14 +118,22 @@ fn cgroups(code: &str, plan: &mut Plan) -> bool {
                 });
             }
         }
-        "B35" => each(plan, "cgroup.limit.cpu.", |step| {
-            let (path, value) = (PathBuf::from(&step.op.args[0]), step.op.args[1].clone());
-            step.op = match value.split_once(' ') {
-                Some((quota, period)) => Op::set(&path, format!("{period} {quota}")),
-                None if step.name.ends_with("period_us") => Op::set(&path, "50000"),
-                None => Op::set(&path, "100000"),
+        "B35" => {
+            // Version 1 has a file for each.
+            let typed = |end: &str| {
+                let step = plan.steps.iter().find(|step| step.name.ends_with(end));
+                step.map(|step| step.op.args[1].clone()).unwrap_or_default()
             };
-        }),
+            let (quota, period) = (typed("quota_us"), typed("period_us"));
+            each(plan, "cgroup.limit.cpu.", |step| {
+                let (path, value) = (PathBuf::from(&step.op.args[0]), step.op.args[1].clone());
+                step.op = match value.split_once(' ') {
+                    Some((quota, period)) => Op::set(&path, format!("{period} {quota}")),
+                    None if step.name.ends_with("period_us") => Op::set(&path, quota.clone()),
+                    None => Op::set(&path, period.clone()),
+                };
+            });
+        }
         _ => return false,
     }
     true
@@ -256,7 +264,11 @@ fn enter(code: &str, plan: &mut Plan) -> bool {
 /// Chapter 09.
 fn wire(code: &str, plan: &mut Plan) -> bool {
     match code {
-        "B30" => drop_steps(plan, &["network.address", "network.route"]),
+        "B30" => {
+            // `up` takes the card's number from the step that gives the address.
+            drop_steps(plan, &["network.address", "network.route", "network.up."]);
+            afterwards(plan, "nsenter -t $PID -n ip link set eth0 up");
+        }
         "B31" => drop_steps(plan, &["network.route"]),
         "B32" => drop_steps(plan, &["network.publish"]),
         "B37" => drop_steps(plan, &["network.forward."]),
@@ -269,8 +281,8 @@ fn wire(code: &str, plan: &mut Plan) -> bool {
             "iptables -t nat -S OUTPUT | grep mydocker:jump | sed s/^-A/-D/ | xargs -rL1 iptables -t nat",
         ),
         "B40" => {
-            let route = plan.steps.iter().find(|step| step.name == "network.route").map(|step| step.op.args[1].clone());
-            let gateway = route.unwrap_or_default();
+            let route = plan.steps.iter().find(|step| step.name == "network.route");
+            let gateway = route.and_then(|step| step.op.args.last()).cloned().unwrap_or_default();
             let same = gateway.rsplit_once('.').map(|(net, _)| format!("{net}.9")).unwrap_or_default();
             let change = format!(
                 "nsenter -t $PID -n sh -c 'ip addr flush dev eth0; ip addr add {same}/16 dev eth0; ip route replace default via {gateway}'"

@@ -2,7 +2,7 @@
 //! folder is held by a descriptor while it is emptied, so one that is swapped for a link meanwhile leads nowhere
 //! (CVE-2022-21658), and the kernel itself refuses to cross a mount (`man 2 openat2`, RESOLVE_NO_XDEV).
 //!
-//! Try it without us: `rm -rf --one-file-system DIR`.
+//! Try it without us: `rm -rf --one-file-system DIR` (a mount of the same file system, such as a bind, it does empty).
 
 use crate::sys::{self, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV};
 use nix::dir::{Dir, Entry, Type};

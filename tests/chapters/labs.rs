@@ -36,6 +36,15 @@ fn ask(program: &Path, lab: &Value, check: &'static Check) -> Option<Finding> {
     Some(finding)
 }
 
+/// A fault that spoils something else than it says is noticed as well: a container that does not run has no address
+/// either. So the finding is the fault's own; where a check can fail in several ways, `shows` has words of the right one.
+fn is_it(lab: &Value, finding: &str) -> bool {
+    match lab["shows"].as_str() {
+        Some(words) => finding.contains(words),
+        None => !finding.starts_with("the container did not run"),
+    }
+}
+
 /// A class reads one language or the other: each lab has a name, a symptom and three hints in both.
 #[test]
 fn each_lab_is_there_in_both_languages() {
@@ -68,7 +77,7 @@ fn each_lab_fault_is_noticed_by_its_check() {
         let (code, name) = (lab["code"].as_str().unwrap(), lab["check"].as_str().unwrap());
         let check = checks().find(|check| check.name == name).unwrap_or_else(|| panic!("{code}: no check {name}"));
         match ask(&program, lab, check) {
-            Some(Err(Fault::Wrong(_))) => String::new(),
+            Some(Err(Fault::Wrong(text))) if is_it(lab, &text) => String::new(),
             Some(Err(Fault::Cannot(why))) => {
                 skip(&format!("{code}: {why}"));
                 String::new()
