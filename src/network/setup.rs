@@ -296,13 +296,12 @@ fn forward(dirs: &Dirs, network: &Network) -> Result<(), Trouble> {
 
 /// What the room needs of this machine.
 pub fn doctor() -> Vec<Fact> {
-    let version = std::process::Command::new("iptables-restore").arg("--version").output();
-    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string()).unwrap_or_default();
-    let found = if version.is_empty() { "not found".to_string() } else { version.clone() };
+    let version = crate::plan::iptables_version();
+    let found = version.as_ref().map_or("not found".to_string(), Clone::clone);
     let ipv6 = if has_ipv6() { "yes" } else { "no: only IPv4 networks" };
     let forward = if forwarding_is_off() { "off, until there is a network" } else { "on" };
     vec![
-        Fact::need("iptables", found, has_iptables(Family::V4).is_ok(), "install iptables; until then: --network none"),
+        Fact::need("iptables", found, version.is_ok(), "install iptables; until then: --network none"),
         Fact::met("ip_forward", forward),
         Fact::met("IPv6", ipv6),
     ]

@@ -152,6 +152,14 @@ pub fn has_iptables(family: Family) -> io::Result<()> {
     program(&family.program("restore")).map(drop)
 }
 
+/// What the program that writes rules says of itself: `iptables-restore v1.8.9 (nf_tables)`.
+pub fn iptables_version() -> io::Result<String> {
+    let name = Family::V4.program("restore");
+    let output = program(&name)?.arg("--version").output().map_err(|error| not_there(&name, &error))?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_string();
+    if version.is_empty() { Err(not_there(&name, &io::Error::other("no version"))) } else { Ok(version) }
+}
+
 /// Whether the kernel's table has rules in which all of `needles` stand, in either flavour; asked of the kernel itself,
 /// because to start a program takes milliseconds.
 pub fn table_has(family: Family, table: &str, needles: &[&[u8]]) -> bool {

@@ -23,7 +23,8 @@ mod undo_network;
 pub use explain::{Narrator, dry_run, dry_run_on_host, narrate_json};
 pub use failpoint::{Failpoint, Fault};
 pub use iptables::{
-    FOR_IPV6, Family, firewall_patience, has_iptables, iptables_restore, iptables_save, remove_rules, table_has,
+    FOR_IPV6, Family, firewall_patience, has_iptables, iptables_restore, iptables_save, iptables_version, remove_rules,
+    table_has,
 };
 pub use journal::{
     Entry, Header, Journal, Leftover, boot_id, discard_torn, has_journal, has_owner, is_torn, journals, leftover,
