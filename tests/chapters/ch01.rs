@@ -1,7 +1,7 @@
 //! Chapter 01: the container's command has namespaces of its own, and what it does in them the host does not notice.
 
-use super::check::{Check, Fault, Finding, Subject, expect, random, same, wait_for_cat, wait_until, wrong};
-use crate::support::kernel;
+use super::check::{Check, Fault, Finding, Subject, expect, outcome, random, same, wait_for_cat, wait_until, wrong};
+use crate::support::{Running, kernel};
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -24,14 +24,24 @@ pub const CHECKS: &[Check] = &[
     Check { chapter: 1, name: "no descriptor of the host", ask: descriptors },
 ];
 
-/// `/proc/PID/ns/KIND` is another inode than ours.
+/// `/proc/PID/ns/KIND` is another inode than ours, and the program itself has stayed in ours.
 pub fn own_namespace(subject: &Subject, kind: &str) -> Finding {
     let running = subject.idle(&[])?;
     let theirs = kernel::namespace(running.pid, kind);
-    // The engine's, for the test's own thread has left some of the machine's.
+    stayed(&running, kind)?;
     let ours = kernel::namespace(running.engine(), kind);
     expect(theirs.is_some() && theirs != ours, || {
-        format!("/proc/{}/ns/{kind}: {theirs:?}, and that is the host's too", running.pid)
+        format!("/proc/{}/ns/{kind}: {}, and that is the host's too", running.pid, theirs.unwrap_or_default())
+    })
+}
+
+/// Who unshares in the first process has left the host, and cannot put it in order afterwards.
+fn stayed(running: &Running, kind: &str) -> Finding {
+    // The thread's, which has left some of the machine's; what it starts is born in them.
+    let ours = fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap_or_default().display().to_string();
+    let engine = kernel::namespace(running.engine(), kind).unwrap_or_default();
+    expect(engine == ours, || {
+        format!("the program itself has left the host's {ours} for {engine}: only the child should")
     })
 }
 
@@ -105,11 +115,12 @@ fn addresses(subject: &Subject) -> Finding {
     }
     let shown = subject.idle(&[]).map(|running| {
         let table = |pid: u32| fs::read_to_string(format!("/proc/{pid}/net/fib_trie")).unwrap_or_default();
-        (table(running.engine()).contains(&address), table(running.pid).contains(&address))
+        (stayed(&running, "net"), table(running.engine()).contains(&address), table(running.pid).contains(&address))
     });
     assert!(ip("del"));
-    let (outside, inside) = shown?;
-    assert!(outside, "the engine itself does not run on the test's host");
+    let (stayed, outside, inside) = shown?;
+    stayed?;
+    assert!(outside, "the kernel does not list the host's own address");
     expect(!inside, || format!("/proc/PID/net has {address}, which is the host's"))
 }
 
@@ -144,7 +155,11 @@ fn exit_status(subject: &Subject) -> Finding {
 fn words(subject: &Subject) -> Finding {
     let words = ["sh", "-c", "read line", "two words", "", "*", "$HOME", "-v", "--", "it's"];
     let running = subject.start(&[], &words)?;
-    same("/proc/PID/cmdline", kernel::words(running.pid), words.map(String::from).to_vec())
+    let shown = kernel::words(running.pid);
+    if shown.is_empty() {
+        return wrong(format!("told {words:?}, the command has ended at once: {}", outcome(&running.wait())));
+    }
+    same("/proc/PID/cmdline", shown, words.map(String::from).to_vec())
 }
 
 /// Standard input, output, error: a folder of the host held open would be a way out (CVE-2024-21626).

@@ -39,7 +39,9 @@ fn read(cgroup: &Path, names: [&str; 2]) -> Finding<String> {
 /// Not the cgroup that the engine itself, and so everybody, is in.
 fn not_ours(path: &Path, controller: &str) -> Finding {
     let ours = kernel::cgroup(std::process::id(), controller);
-    expect(ours.as_deref() != Some(path), || format!("the container is in {}, as everybody", path.display()))
+    expect(ours.as_deref() != Some(path), || {
+        format!("when its command begins, the container is in {}, as everybody", path.display())
+    })
 }
 
 /// It begins where its maker is: one that was made before the joining still shows the way down from the host's top.

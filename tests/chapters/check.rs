@@ -87,6 +87,7 @@ impl Subject {
         // What a check has left behind is wrong, whatever else it has found.
         let Some(Err(changes)) = guard.map(Guard::verdict) else { return finding };
         // Not the next check's fault as well.
+        Guard::end_what_is_left(self.engine.root());
         detach_what_is_new(&before.unwrap_or_default());
         match finding {
             Ok(()) => wrong(changes),

@@ -37,8 +37,7 @@ pub struct Guard {
 impl Guard {
     /// Watches the host, for engines that use `root`, a folder in that of the test ([`super::Engine::root`]).
     pub fn new(root: &Path) -> Self {
-        let token = root.ancestors().filter_map(|path| path.file_name()?.to_str()).find(|name| name.len() > 16);
-        let token = token.unwrap_or_else(|| panic!("no random name in {}", root.display())).to_string();
+        let token = token(root);
         for (path, mode) in [(root.to_owned(), 0o711), (root.join("containers"), 0o700)] {
             fs::DirBuilder::new().recursive(true).mode(mode).create(path).unwrap();
         }
@@ -100,6 +99,13 @@ impl Guard {
         self.compare()
     }
 
+    /// Ends what an engine has left running that uses `root`, or ran in a container of its own there.
+    pub fn end_what_is_left(root: &Path) {
+        for pid in marked(&token(root)) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
     fn compare(&mut self) -> Result<(), String> {
         self.checked = true;
         let end = Instant::now() + self.patience;
@@ -155,17 +161,12 @@ impl Guard {
 
     /// Living processes that bear our mark, other than the test itself.
     fn processes(&self) -> BTreeSet<String> {
-        let marked = |mount: &kernel::Mount| {
-            [&mount.root, &mount.at, &mount.source].iter().any(|text| text.contains(&self.token))
-                || mount.super_options.iter().any(|option| option.contains(&self.token))
-        };
-        let ours = |pid: &u32| *pid != std::process::id() && kernel::mounts(pid).iter().any(marked);
         let shown = |pid: u32| {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             let parent = kernel::status(pid, "PPid").unwrap_or_default();
             format!("{pid} (parent {parent}) {} {:?}", comm.trim(), kernel::words(pid))
         };
-        kernel::processes().into_iter().filter(ours).map(shown).collect()
+        marked(&self.token).into_iter().map(shown).collect()
     }
 
     /// The state folders, and the images: no container may change a file of one.
@@ -215,6 +216,22 @@ impl Guard {
         let of_it = |line: &String| line.strip_prefix(&whole).is_some_and(|rest| rest.starts_with(['/', ' ']));
         self.before.get("state").is_some_and(|known| !known.iter().any(of_it))
     }
+}
+
+/// The name of the test's folder, which is random.
+fn token(root: &Path) -> String {
+    let token = root.ancestors().filter_map(|path| path.file_name()?.to_str()).find(|name| name.len() > 16);
+    token.unwrap_or_else(|| panic!("no random name in {}", root.display())).to_string()
+}
+
+/// Living processes with that name in their mount table, other than the test itself.
+fn marked(token: &str) -> Vec<u32> {
+    let bears = |mount: &kernel::Mount| {
+        [&mount.root, &mount.at, &mount.source].iter().any(|text| text.contains(token))
+            || mount.super_options.iter().any(|option| option.contains(token))
+    };
+    let ours = |pid: &u32| *pid != std::process::id() && kernel::mounts(pid).iter().any(bears);
+    kernel::processes().into_iter().filter(ours).collect()
 }
 
 impl Drop for Guard {
