@@ -337,7 +337,8 @@ def matrix(options):
                 continue
             if options.build:
                 continue
-            tests = subprocess.run([cargo, "test", "--lib", *where], cwd=tree, stdout=subprocess.PIPE,
+            part = "--lib" if (tree / "src/lib.rs").exists() else "--bins"
+            tests = subprocess.run([cargo, "test", part, *where], cwd=tree, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True)  # fmt: skip
             passed = re.search(r"(\d+) passed", tests.stdout)
             if tests.returncode or not passed:
