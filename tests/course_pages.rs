@@ -182,6 +182,9 @@ fn what_comes_next_follows_from_the_last_check() {
     assert_eq!(say(&["check", "2", "--bin", "/bin/true"], "2", "wrong").0, 1);
     expect(next(), 1, &["chapter 02 is not done: memory limit", "scripts/chapters hint", "check 2 --bin"]);
     expect(say(&["hint"], "0", ""), 0, &["hint 1 of 4", "no limit"]);
+    expect(say(&["hint"], "0", ""), 0, &["chapters/02-cgroups/README.md", "Write it yourself, step 3"]);
+    expect(say(&["hint"], "0", ""), 0, &["hint 3 of 4", "tests/chapters/ch02.rs"]);
+    expect(say(&["hint"], "0", ""), 0, &["hint 4 of 4", "ch02", "run --dry-run sh", "solution 2"]);
     assert_eq!(say(&["check", "2", "--bin", "/bin/true"], "2", "ok").0, 0);
     expect(next(), 0, &["chapter 02 is done", "Next: chapter 03", "chapters/03-rootfs/README.md", "check 3 --bin"]);
     // What this machine cannot is nobody's fault.

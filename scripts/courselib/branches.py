@@ -374,6 +374,7 @@ def start(options):
     if folder.exists():
         raise course.Failure(f"`{folder}` is there already", f"cd {folder}; nothing of it was touched")
     if not git("for-each-ref", f"refs/heads/{origin}"):
+        print("the chapters' branches are made first, once:", flush=True)
         verb(options)
     has = git("for-each-ref", f"refs/heads/{branch}")
     git("worktree", "add", *([str(folder), branch] if has else ["-b", branch, str(folder), origin]))

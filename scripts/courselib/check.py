@@ -230,12 +230,12 @@ def hint(_options):
         print("the last check found nothing wrong: scripts/chapters next")
         return 0
     chapter = course.chapter(one["chapter"])
-    steps = [line for line in lesson(chapter) if line]
     hints = [
         f"the kernel's answer: {one['text']}",
         f"read {where(one)}",
         "the check itself says what it looks at: tests/chapters/" + f"{chapter.name}.rs, `{one['name']}`",
-        f"what `{chapter.name}` does there: its plan, scripts/chapters solution {chapter.number}:\n" + "\n".join(steps),
+        f"what `{chapter.name}` does there, as shell commands with a reason each: {plan(chapter)} run --dry-run sh\n"
+        f"and its source: scripts/chapters solution {chapter.number}",
     ]
     last["hints"] = min(last["hints"] + 1, len(hints))
     print(f"chapter {one['chapter']:02}, {one['name']}; hint {last['hints']} of {len(hints)}:\n{hints[last['hints'] - 1]}")
@@ -243,12 +243,10 @@ def hint(_options):
     return 0
 
 
-def lesson(chapter):
-    """What the chapter's program gains over the one before."""
-    before = [one for one in course.chapters() if one.number < chapter.number and one.source().exists()]
-    old = str(before[-1].source()) if before else os.devnull
-    ran = subprocess.run(["diff", "-u", old, str(chapter.source())], stdout=subprocess.PIPE, text=True)
-    return [line for line in ran.stdout.splitlines()[2:] if line[:1] in "+-"]
+def plan(chapter):
+    """The chapter's own program, as it is started from here."""
+    places = [course.REPO / "bin" / chapter.name, course.REPO / "target/debug/examples" / chapter.name]
+    return next((str(one) for one in places if one.exists()), f"cargo run -q --example {chapter.name} --")
 
 
 def following(_options):
@@ -274,6 +272,6 @@ def following(_options):
     print(f"chapter {reached:02} is done. Next: chapter {chapter.number:02}, {chapter.title()}\n"
           f"  less {course.relative(chapter.page())}")  # fmt: skip
     if (course.REPO / ".git").exists():
-        print(f"  scripts/chapters start {chapter.number}      a work tree of its own; what you have here stays as it is")
+        print(f"  scripts/chapters start {chapter.number}      a work tree of its own, with the course's chapters before it; yours stays as it is")
     print(f"  sudo scripts/chapters check {chapter.number} --bin {last['binary']}")
     return 0

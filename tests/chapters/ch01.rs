@@ -148,7 +148,7 @@ fn exit_status(subject: &Subject) -> Finding {
         let done = subject.run(&[], &["sh", "-c", &format!("exit {status}")])?;
         same(&format!("`exit {status}`"), done.status, status)?;
     }
-    Ok(())
+    same("the status when signal 9 has ended the command", subject.idle(&[])?.stop().status, 137)
 }
 
 /// Not joined by spaces and split again; no shell has looked at them.
