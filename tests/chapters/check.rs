@@ -79,7 +79,13 @@ impl Subject {
         }
         let before = guarded.then(|| kernel::mounts("thread-self"));
         let guard = guarded.then(|| Guard::new(self.engine.root()));
-        let finding = (check.ask)(self);
+        let mut finding = (check.ask)(self);
+        if uncover_proc() && finding.is_err() {
+            finding = wrong(
+                "a container's /proc covers the host's: what it mounts appears on the host, which can be asked nothing any more. \
+                 Its mount table must be private before its first mount (MS_REC|MS_PRIVATE)",
+            );
+        }
         // From chapter 07 on a container stays when its command has ended, unless its user says `--rm`.
         for id in self.engine.run(["ps", "-aq"]).stdout.split_whitespace() {
             self.engine.run(["rm", "-f", id]);
@@ -115,6 +121,7 @@ impl Subject {
                 let ask = || self.engine.run_with_input(words, format!("{word}\n").as_bytes());
                 let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask))
                     .map_err(|panic| Fault::Wrong(super::panic_text(panic.as_ref())))?;
+                uncover_proc();
                 if done.stdout.contains(&word) {
                     return Ok(dialect);
                 }
@@ -179,6 +186,15 @@ pub fn needs_own_root(running: &Running) -> Finding {
     let identity = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let theirs = identity(&format!("/proc/{}/root/", running.pid));
     expect(theirs.is_some() && theirs != identity("/"), || "its files are the host's".to_string())
+}
+
+/// Whether a container has mounted its /proc over the host's; takes it away. In it there is none of the processes out
+/// here, this one included, so every question to the kernel would get a wrong answer, whatever it is about.
+fn uncover_proc() -> bool {
+    let is_covered = || !Path::new("/proc/thread-self").exists();
+    let was = is_covered();
+    while is_covered() && nix::mount::umount2("/proc", nix::mount::MntFlags::MNT_DETACH).is_ok() {}
+    was
 }
 
 /// Takes the mounts away that this host did not have before, newest first, and tells how many they were. While they
