@@ -83,7 +83,10 @@ fn union_at_root(subject: &Subject) -> Finding {
 
 /// Where a file of the image lies, before anything is written: a name in the container, its folder below.
 fn of_image(running: &Running, union: &Union) -> Finding<(&'static str, PathBuf)> {
-    let names = ["/etc/group", "/etc/passwd", "/bin/busybox", "/bin/sh"];
+    let names = ["/etc/group", "/etc/passwd"];
+    expect(names.iter().any(|name| inside(running, name).is_file()), || {
+        format!("the image has none of {names:?}, which the container is to change: chapter 03, step 1")
+    })?;
     let found = names.into_iter().find_map(|name| {
         let below = union.lower.iter().map(|layer| layer.join(&name[1..])).find(|path| path.is_file())?;
         inside(running, name).is_file().then_some((name, below))
@@ -127,7 +130,7 @@ fn opaque(subject: &Subject) -> Finding {
     let union = union(&running)?;
     let had = fs::read_dir(inside(&running, "/usr")).map(Iterator::count).unwrap_or(0);
     if had == 0 {
-        return Err(Fault::Cannot("the image has nothing in /usr".to_string()));
+        return Err(Fault::Cannot("the image has nothing in /usr: chapter 03, step 1".to_string()));
     }
     go(&mut running)?;
     let shown = fs::read_dir(inside(&running, "/usr")).map(Iterator::count);
