@@ -95,8 +95,19 @@ fn without_iptables_there_is_a_clear_word() {
     ok(&lab, &["run", "--rm", "--network", "none", "busybox", "true"]);
     let real = fs::canonicalize("/usr/sbin/iptables-restore").unwrap();
     let guard = Guard::new(lab.engine.root());
+    // The engine looks where administrators' programs are, whatever PATH its user has; so must `doctor`.
+    let doctor = || {
+        let mut command = lab.engine.command(["doctor"]);
+        command.env("PATH", "/nowhere");
+        let told = lab.engine.finish(command).stdout;
+        told.lines().find(|line| line.contains(" iptables ")).unwrap_or_else(|| panic!("{told}")).trim().to_string()
+    };
+    let told = doctor();
+    assert!(told.starts_with("✓ iptables") && told.contains("iptables-restore v1."), "{told}");
     let mount = format!("mount --bind /dev/null {}", real.display());
     sh(&mount);
+    let told = doctor();
+    assert!(told.starts_with("✗ iptables") && told.ends_with("not found"), "{told}");
     for words in [&["run", "--rm", "--network", "bridge", "busybox", "true"][..], &["network", "create", "lab"]] {
         let done = lab.engine.run(words);
         assert!(done.status != 0 && done.stderr.lines().count() == 1, "{words:?}: {}", done.stderr);
