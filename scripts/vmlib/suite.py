@@ -29,15 +29,13 @@ class Result:
 
     @property
     def skipped(self):
-        """Test and reason of each that did not really run."""
-        found, current = [], "?"
+        """Test and reason of each that did not run, whole or in part."""
+        found = []
         for line in self.lines:
             if match := re.match(r"test (.*) \.\.\. ignored(?:, (.*))?$", line):
                 found.append((match[1], match[2] or "ignored"))
-            elif match := re.match(r"---- (.*) stdout ----$", line):
-                current = match[1]
-            elif match := re.match(r"skipped: (.*)", line):
-                found.append((current, match[1]))
+            elif match := re.match(r"skipped: (\S+): (.*)", line):
+                found.append((match[1], match[2]))
         return found
 
     def count(self, word):
@@ -54,8 +52,8 @@ class Result:
 
     @property
     def passed(self):
-        unable = sum(1 for line in self.lines if line.startswith("skipped: "))
-        return max(0, self.count("passed") - unable)
+        unable = {line.split(": ")[1] for line in self.lines if line.startswith("skipped: ")}
+        return self.count("passed") - len(unable)
 
     def failures(self):
         """libtest's own report of what failed, or all there is when there is none."""
