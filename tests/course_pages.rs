@@ -5,7 +5,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use support::{examples, skip};
 
 /// Runs `scripts/chapters words`; `None`: this machine has no Python.
@@ -134,6 +134,37 @@ fn the_bundle_works_without_a_network() {
         ok("scripts/chapters check 1", "14 ok");
         ok("scripts/chapters next", "Next: chapter 02");
     }
+}
+
+/// Ctrl-C goes to all of a terminal's programs at once: to this one, the checks, the engine and the container.
+#[test]
+fn whoever_interrupts_a_check_leaves_nothing() {
+    use std::os::unix::process::CommandExt;
+    let Some(checker) = checker() else { return skip("the checks were not compiled") };
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can make containers");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/chapters");
+    let mut command = Command::new("python3");
+    command.arg(program).args(["check", "1", "--bin", env!("CARGO_BIN_EXE_mydocker")]);
+    command.env("MYDOCKER_CHECKER", checker).env("TMPDIR", dir.path()).process_group(0);
+    let Ok(mut check) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        return skip("there is no python3");
+    };
+    let names = |dir: &Path| -> Vec<_> { std::fs::read_dir(dir).into_iter().flatten().flatten().collect() };
+    // place of the checks / folder of a test / data root / containers
+    let begun = || {
+        let tests = names(dir.path()).into_iter().flat_map(|place| names(&place.path()));
+        tests.into_iter().any(|test| !names(&test.path().join("root/containers")).is_empty())
+    };
+    support::life::until("there is a container", begun);
+    let group = nix::unistd::Pid::from_raw(check.id() as i32);
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(check.wait().unwrap().code(), Some(130));
+    let left = names(dir.path());
+    assert!(left.is_empty(), "{left:?}");
+    support::life::until("its processes end", || nix::sys::signal::killpg(group, None).is_err());
 }
 
 #[test]
