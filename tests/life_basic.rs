@@ -134,6 +134,36 @@ fn pause_stops_every_process_and_stop_still_works() {
     guard.check();
 }
 
+/// A command in a frozen cgroup would never begin, and its caller wait for ever.
+#[test]
+fn exec_into_what_another_program_froze_is_refused() {
+    let Some(engine) = open() else { return };
+    let guard = Guard::new(engine.root());
+    detached(&engine, &["--name", "web"], &["sleep", "1000"]);
+    let pid = pid(&engine, "web");
+    let switch = |frozen: bool| match kernel::cgroup(pid, "freezer") {
+        Some(path) => std::fs::write(path.join("freezer.state"), if frozen { "FROZEN" } else { "THAWED" }).unwrap(),
+        None => {
+            let path = kernel::cgroup(pid, "memory").unwrap();
+            std::fs::write(path.join("cgroup.freeze"), if frozen { "1" } else { "0" }).unwrap();
+            until("it stands", || {
+                std::fs::read_to_string(path.join("cgroup.events")).unwrap().contains("frozen 1") == frozen
+            });
+        }
+    };
+    switch(true);
+    expect(&engine.run(["exec", "web", "true"]), 1, "is frozen, though not by `pause`");
+    expect(&engine.run(["exec", "-d", "web", "true"]), 1, "is frozen, though not by `pause`");
+    switch(false);
+    engine.ok(&["exec", "web", "true"]);
+    switch(true);
+    engine.ok(&["pause", "web"]);
+    engine.ok(&["unpause", "web"]);
+    engine.ok(&["exec", "web", "true"]);
+    engine.ok(&["rm", "-f", "web"]);
+    guard.check();
+}
+
 /// The caller of `start` holds the lock while its monitor launches; the monitor's own report must not wait for it.
 #[test]
 fn a_start_that_fails_fails_at_once() {

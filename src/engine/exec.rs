@@ -9,6 +9,7 @@ use super::keys::Keys;
 use super::start::chosen;
 use super::wait::Outcome;
 use super::{Prepared, as_root, recover, stdio, terminal, wait};
+use crate::cgroup::Freezer;
 use crate::container::{Event, Record, read_config, status, tell};
 use crate::plan::{Dirs, Failpoint, Id, Launched, Options, Plan, Room, Spec, Stage, Target, Watch, launch};
 use crate::sys;
@@ -43,6 +44,13 @@ pub fn prepare_exec(exec: &Exec<'_>) -> Result<Prepared> {
     let status = status(&record);
     let running = status.must_run(exec.id.short())?;
     let Some(pidfd) = running.pidfd() else { bail!("container {} is not running", exec.id.short()) };
+    if Freezer::of(running.pid).is_some_and(|freezer| freezer.is_frozen()) {
+        bail!(
+            "container {} is frozen, though not by `pause`: a command in it would not begin (hint: `mydocker pause`, then \
+             `unpause`, thaws it)",
+            exec.id.short()
+        );
+    }
     let target = Target { pid: running.pid, pidfd };
     read_config(&mut record)?;
     let rooms = chosen(exec.rooms, &record.life().rooms);
