@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import pwd
-import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +18,6 @@ from xml.sax.saxutils import escape, quoteattr
 
 from . import course
 
-# Where a page looks back, and no longer says how.
-AFTERWARDS = ("Questions", "In the real engines", "Put the machine back")
 WORDS = {"ok": "ok", "wrong": "WRONG", "not-reached": "not reached yet", "cannot": "this machine cannot"}
 
 
@@ -99,45 +96,22 @@ def verb(options):
     return 1 if any(one["verdict"] in ("wrong", "not-reached") for one in found) else 0
 
 
-def step(one, lines):
-    """`LINE: Write it yourself, step N`, where a step of the exercise is what the check asks for."""
-    try:
-        steps = json.loads((course.REPO / "tests/chapters/steps.json").read_text(encoding="utf-8"))
-    except OSError:  # an archive that is older than the checker
-        return ""
-    begin = next((number for number, line in enumerate(lines) if line.startswith("**Write it yourself.**")), None)
-    if begin is None or one["name"] not in steps:
-        return ""
-    mark = f"{steps[one['name']]}. "
-    at = next((number for number, line in enumerate(lines[begin:], begin + 1) if line.startswith(mark)), None)
-    return f"{at}: Write it yourself, step {mark[:-2]}" if at else ""
-
-
 def where(one):
-    """The step of the chapter's exercise; else the section of its page that has most words in common with the check."""
+    """`PAGE:LINE: Write it yourself, step N`: the step of the chapter's exercise that the check asks for."""
     if one["verdict"] in ("ok", "cannot"):
         return ""
     try:
         page = course.chapter(one["chapter"]).page()
+        steps = json.loads((course.REPO / "tests/chapters/steps.json").read_text(encoding="utf-8"))
         lines = page.read_text(encoding="utf-8").splitlines()
-        place = step(one, lines)
     except (course.Failure, OSError):
         return ""
-    if place:
-        return f"{course.relative(page)}:{place}"
-    wanted = {word for word in re.findall(r"[a-z_/]{4,}", (one["name"] + " " + one["text"]).lower())}
-    best, score, start, title, fence = "", 0, 1, "", False
-    counts = {}
-    for number, line in enumerate(lines, 1):
-        fence ^= line.startswith("```")
-        if line.startswith("## ") and not fence:
-            start, title = number, line[3:]
-        for word in wanted & set(re.findall(r"[a-z_/]{4,}", line.lower())):
-            counts.setdefault((start, title), set()).add(word)
-    for (line, title), words in counts.items():
-        if len(words) > score and title and title not in AFTERWARDS:
-            best, score = f"{course.relative(page)}:{line}: {title}", len(words)
-    return best or f"{course.relative(page)}"
+    begin = next((number for number, line in enumerate(lines) if line.startswith("**Write it yourself.**")), None)
+    if begin is None or one["name"] not in steps:
+        return course.relative(page)
+    mark = f"{steps[one['name']]}. "
+    at = next((number for number, line in enumerate(lines[begin:], begin + 1) if line.startswith(mark)), begin + 1)
+    return f"{course.relative(page)}:{at}: Write it yourself, step {mark[:-2]}"
 
 
 def totals(found):

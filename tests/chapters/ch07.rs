@@ -110,6 +110,7 @@ fn stranger(subject: &Subject) -> Finding {
     expect(lives, || "stop killed a process that only has the container's old number".to_string())
 }
 
+/// In every file of the engine's that holds the number `old`, by itself, it becomes `new`: how many.
 fn replace(folder: &std::path::Path, old: &str, new: &str) -> usize {
     let mut changed = 0;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -118,11 +119,26 @@ fn replace(folder: &std::path::Path, old: &str, new: &str) -> usize {
         {
             changed += replace(&path, old, new);
         } else if let Ok(text) = fs::read_to_string(&path)
-            && text.contains(&format!(":{old},"))
+            && let Some(text) = replaced(&text, old, new)
         {
-            let _ = fs::write(&path, text.replace(&format!(":{old},"), &format!(":{new},")));
+            let _ = fs::write(&path, text);
             changed += 1;
         }
     }
     changed
+}
+
+/// `None`: it is not in there.
+fn replaced(text: &str, old: &str, new: &str) -> Option<String> {
+    let is_alone = |at: usize| {
+        let alone = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_alphanumeric());
+        alone(text[..at].chars().next_back()) && alone(text[at + old.len()..].chars().next())
+    };
+    let (mut made, mut rest) = (String::new(), 0);
+    for (at, _) in text.match_indices(old).filter(|(at, _)| is_alone(*at)) {
+        made += &text[rest..at];
+        made += new;
+        rest = at + old.len();
+    }
+    (rest > 0).then(|| made + &text[rest..])
 }
