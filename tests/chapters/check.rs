@@ -77,7 +77,7 @@ impl Subject {
         self.dialect()?;
         // The network that containers join by default comes with the first of them, and stays.
         if guarded && check.chapter >= 9 {
-            crate::support::lab::warm(&self.engine);
+            crate::support::lab::warm_by(|| self.idle(&["--network", "bridge"]).map(drop))?;
         }
         let before = guarded.then(|| kernel::mounts("thread-self"));
         let guard = guarded.then(|| Guard::new(self.engine.root()));

@@ -285,7 +285,8 @@ fn json(words: &[&str]) -> BTreeSet<String> {
     }
 }
 
-/// Tables, chains and rules, without their counters.
+/// Tables, chains and rules, without their counters. A table appears with its first rule and stays when that is gone: one
+/// in which nothing is said is none.
 fn firewall() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for program in ["iptables-save", "ip6tables-save"] {
@@ -293,9 +294,15 @@ fn firewall() -> BTreeSet<String> {
         let Ok(output) = Command::new(program).output() else { continue };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let plain = |line: &str| line.split(" [").next().unwrap_or(line).to_string();
-        found.extend(
-            text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{program}: {}", plain(line))),
-        );
+        for table in text.split_inclusive("COMMIT\n") {
+            let lines = || table.lines().map(plain).filter(|line| !line.starts_with('#') && line != "COMMIT");
+            let name = lines().next().unwrap_or_default();
+            let says_nothing =
+                |line: &str| line.starts_with('*') || (line.starts_with(':') && line.ends_with(" ACCEPT"));
+            if !lines().all(|line| says_nothing(&line)) {
+                found.extend(lines().skip(1).map(|line| format!("{program}: {name}: {line}")));
+            }
+        }
     }
     found
 }

@@ -133,14 +133,22 @@ pub fn neighbour() -> Child {
 
 /// Has the engine make its default network, which stays, and waits until the first container's port is gone.
 pub fn warm(engine: &Engine) {
+    warm_by(|| {
+        let done = engine.run(["run", "--rm", "--network", "bridge", "busybox", "true"]);
+        assert_eq!((done.status, done.stderr.as_str()), (0, ""));
+    });
+}
+
+/// The same, by whatever starts a container on it and sees it end.
+pub fn warm_by<T>(first: impl FnOnce() -> T) -> T {
     // Addresses that come and go by themselves would look like a change.
     sh("for i in all default; do echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
-    let done = engine.run(["run", "--rm", "--network", "bridge", "busybox", "true"]);
-    assert_eq!((done.status, done.stderr.as_str()), (0, ""));
+    let done = first();
     let end = std::time::Instant::now() + crate::support::slow(Duration::from_secs(5));
     while !sh("ip -o link show type bridge").contains("NO-CARRIER") && std::time::Instant::now() < end {
         super::nap(Duration::from_millis(5));
     }
+    done
 }
 
 /// What was taken for the command may have been `iptables-restore`, on a slow day: the command is in its own PID
